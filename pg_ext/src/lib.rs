@@ -1,0 +1,2 @@
+//! The extension `strata`.
+pgrx::pg_module_magic!();

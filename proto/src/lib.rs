@@ -1,0 +1,27 @@
+//! The gRPC services, one `.proto` file each, with the types generated from them.
+//!
+//! Conversions to and from our own types live in `convert`; nothing else here is written by hand.
+#![forbid(unsafe_code)]
+
+pub mod convert;
+
+/// Safekeeper: log, votes, learners.
+pub mod wal {
+    #![allow(clippy::all, reason = "generated")]
+    tonic::include_proto!("strata.wal.v1");
+}
+
+/// Page service: pages, sizes, base backup.
+pub mod page {
+    #![allow(clippy::all, reason = "generated")]
+    tonic::include_proto!("strata.page.v1");
+}
+
+/// Pageserver management.
+pub mod pageserver {
+    #![allow(clippy::all, reason = "generated")]
+    tonic::include_proto!("strata.pageserver.v1");
+}
+
+/// Largest message that any of our services sends or takes, bytes.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
