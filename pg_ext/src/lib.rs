@@ -1,2 +1,23 @@
-//! The extension `strata`.
-pgrx::pg_module_magic!();
+//! The extension `strata`: what runs inside Postgres. Glue only.
+//!
+//! It replaces the storage manager for permanent relations (`smgr`), sends the log to a quorum of safekeepers and holds
+//! commits until a majority has them (`wal`). Decisions live in the libraries `strata-smgr` and `strata-walproposer`;
+//! this crate is the one place with `unsafe` calls into Postgres.
+//!
+//! Everything is set up in `_PG_init`, which must run from `shared_preload_libraries`; loaded later (by a function call of
+//! a session) the library only answers its SQL functions.
+
+mod guc;
+mod sql;
+
+use pgrx::pg_sys;
+
+pgrx::pg_module_magic!(name, version);
+
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: a plain flag of the server, set before any library's _PG_init runs (miscinit.c).
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        guc::register();
+    }
+}

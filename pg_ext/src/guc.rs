@@ -1,0 +1,45 @@
+//! The settings `strata.*`. All of them are given by the supervisor on the server's command line; `docs/settings.md` lists them.
+//!
+//! An empty `strata.pageserver` means local files, an empty `strata.safekeepers` means no quorum: both are said by
+//! `strata_smgr_mode()` and `strata_safekeepers`, so that nobody takes one for the other.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+pub static TENANT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static TIMELINE_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static PAGESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static SAFEKEEPERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static TERM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static START_LSN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Defines every setting. Call once, from `_PG_init` in the postmaster.
+pub fn register() {
+    let text = |name: &'static CStr, short: &'static CStr, setting: &'static GucSetting<Option<CString>>| {
+        let flags = GucFlags::DISALLOW_IN_FILE | GucFlags::DISALLOW_IN_AUTO_FILE;
+        GucRegistry::define_string_guc(
+            name,
+            short,
+            c"Set by the compute supervisor.",
+            setting,
+            GucContext::Postmaster,
+            flags,
+        );
+    };
+    text(c"strata.tenant_id", c"Tenant that this server works for (32 hex digits).", &TENANT_ID);
+    text(c"strata.timeline_id", c"Timeline that this server writes (32 hex digits).", &TIMELINE_ID);
+    text(c"strata.pageserver", c"Where pages come from, host:port; empty: local files.", &PAGESERVER);
+    text(
+        c"strata.safekeepers",
+        c"Who keeps the log, id=host:port separated by commas; empty: no quorum.",
+        &SAFEKEEPERS,
+    );
+    text(c"strata.term", c"Term in which the supervisor was elected.", &TERM);
+    text(c"strata.start_lsn", c"Log position at which this server started.", &START_LSN);
+}
+
+/// The value of a text setting; empty if it is not set.
+pub fn value(setting: &'static GucSetting<Option<CString>>) -> String {
+    setting.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,15 @@
+//! The extension's SQL functions. Their declarations stand in `sql/strata--*.sql`.
+
+use pgrx::prelude::*;
+
+use crate::guc;
+
+#[pg_extern]
+fn strata_version() -> String {
+    format!("strata {} for {}", env!("CARGO_PKG_VERSION"), pg_sys::PG_VERSION_STR.to_string_lossy())
+}
+
+#[pg_extern]
+fn strata_smgr_mode() -> &'static str {
+    if guc::value(&guc::PAGESERVER).is_empty() { "local" } else { "registered" }
+}
