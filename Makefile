@@ -1,0 +1,36 @@
+# Everything starts here; each target sets up what it needs and can be repeated. See README.md.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.PHONY: help setup build test soak bench lint run stop patch-size
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make setup       install packages, build Postgres into the cache, point cargo at it
+setup:
+	@setup/setup.sh
+
+#: make build       setup, then every crate and a Postgres tree with the extension
+build: setup
+	@cargo build --release --workspace
+	setup/install-extension.sh target/release/libstrata.so
+
+#: make test        every test in its small size, with the time that each suite took
+test: build
+	@regress/run-suites.sh small
+
+#: make soak        the full sizes and the long searches
+soak: build
+	@regress/run-suites.sh full
+
+#: make lint        formatting, clippy, shell syntax, tidy
+lint: setup
+	@cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	for script in setup/*.sh regress/*.sh patches/*.sh .ci/run; do bash -n "$$script"; done
+	cargo test --release --quiet -p strata-regress --test tidy
+
+#: make patch-size  changed lines and hooks of the patches
+patch-size:
+	@patches/count-lines.sh

@@ -1,0 +1,29 @@
+#!/bin/bash
+# Runs every suite in its small size (`make test`) or full size (`make soak`) and prints what each took against its budget.
+# A budget is for people to watch; a suite never fails on time.
+# usage: run-suites.sh small|full [SUITE …]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+size=${1:?usage: run-suites.sh small|full [SUITE …]}
+shift
+pair=$(setup/install-extension.sh target/release/libstrata.so)
+export STRATA_TEST_PG_BIN=$pair/bin STRATA_TEST_SIZE=$size
+
+names=() budgets=() commands=()
+suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
+#     name         budget s  command
+suite crates       900       "cargo test --release --workspace"
+
+failed=() passed=0 report=()
+for i in "${!names[@]}"; do
+    name=${names[$i]}
+    if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+    printf '\033[1m==> suite %s\033[0m\n' "$name"
+    begin=$SECONDS
+    if bash -c "${commands[$i]}"; then passed=$((passed + 1)); else failed+=("$name"); fi
+    report+=("$(printf '%-14s %5d s of %5d s' "$name" $((SECONDS - begin)) "${budgets[$i]}")")
+done
+printf '%s\n' "${report[@]}"
+for name in "${failed[@]}"; do echo "suite $name failed"; done
+echo "suites: $passed passed, ${#failed[@]} failed"
+[ ${#failed[@]} = 0 ]
