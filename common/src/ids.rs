@@ -72,6 +72,10 @@ macro_rules! id16 {
 }
 
 id16!(
+    /// An installation: all nodes that share an object store. A data folder belongs to one of them.
+    ClusterId
+);
+id16!(
     /// A tenant: one Postgres cluster with all its branches.
     TenantId
 );

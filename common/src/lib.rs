@@ -9,7 +9,7 @@ pub mod lsn;
 pub mod rel;
 pub mod term;
 
-pub use ids::{Incarnation, NodeId, SystemId, TenantId, TenantTimelineId, TimelineId};
+pub use ids::{ClusterId, Incarnation, NodeId, SystemId, TenantId, TenantTimelineId, TimelineId};
 pub use lsn::Lsn;
 pub use rel::{BLOCK_BYTES, BlockNumber, ForkNumber, RelFork, RelTag};
 pub use term::{Generation, MembershipGeneration, Term, TermHistory, TermStart};
