@@ -1,9 +1,12 @@
 //! The gRPC services, one `.proto` file each, with the types generated from them.
 //!
-//! Conversions to and from our own types live in `convert`; nothing else here is written by hand.
+//! Conversions to and from our own types live in `convert`; `quorum` has the typed words of the consensus, `quorum_wire`
+//! turns them into messages and back. Nothing else here is written by hand.
 #![forbid(unsafe_code)]
 
 pub mod convert;
+pub mod quorum;
+mod quorum_wire;
 
 /// Safekeeper: log, votes, learners.
 pub mod wal {
