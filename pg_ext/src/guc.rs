@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use strata_common::{NodeId, TenantTimelineId};
 
 pub static TENANT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub static TIMELINE_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -42,4 +43,23 @@ pub fn register() {
 /// The value of a text setting; empty if it is not set.
 pub fn value(setting: &'static GucSetting<Option<CString>>) -> String {
     setting.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The timeline that this server works for.
+pub fn timeline() -> Result<TenantTimelineId, String> {
+    let tenant = value(&TENANT_ID).parse().map_err(|error| format!("strata.tenant_id: {error}"))?;
+    let timeline = value(&TIMELINE_ID).parse().map_err(|error| format!("strata.timeline_id: {error}"))?;
+    Ok(TenantTimelineId { tenant, timeline })
+}
+
+/// The safekeepers with their addresses (`host:port`), in the order given.
+pub fn safekeepers() -> Result<Vec<(NodeId, String)>, String> {
+    let text = value(&SAFEKEEPERS);
+    let one = |item: &str| {
+        let bad = || format!("strata.safekeepers: '{item}' is not id=host:port");
+        let (id, address) = item.trim().split_once('=').ok_or_else(bad)?;
+        let id = id.trim().parse().map(NodeId).map_err(|_| bad())?;
+        Ok((id, address.trim().to_owned()))
+    };
+    text.split(',').filter(|item| !item.trim().is_empty()).map(one).collect()
 }

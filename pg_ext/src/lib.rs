@@ -8,7 +8,11 @@
 //! a session) the library only answers its SQL functions.
 
 mod guc;
+mod parent_death;
+mod shmem;
 mod sql;
+mod wal;
+mod workers;
 
 use pgrx::pg_sys;
 
@@ -17,7 +21,12 @@ pgrx::pg_module_magic!(name, version);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     // SAFETY: a plain flag of the server, set before any library's _PG_init runs (miscinit.c).
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-        guc::register();
+    if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        return;
+    }
+    guc::register();
+    shmem::install();
+    if !guc::value(&guc::SAFEKEEPERS).is_empty() {
+        wal::init();
     }
 }

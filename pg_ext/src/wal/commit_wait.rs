@@ -1,0 +1,221 @@
+//! A commit that waits for the quorum can be neither seen nor acknowledged early (trap S9; `docs/facts/commit-wait.md`).
+//!
+//! Vanilla's wait ends early, with the transaction visible and acknowledged, when its backend is cancelled or terminated. Here,
+//! from just before the commit record to the end of the transaction, a wrapped signal handler only remembers SIGINT and
+//! SIGTERM; afterwards they are handed on. Nothing sets the pending flags that the wait looks at, so it ends with the quorum's
+//! answer, or with the process.
+//!
+//! `synchronous_commit` of `local` or `remote_write` counts as `on` while committing; `off` stays the user's choice.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+
+use pgrx::pg_sys;
+
+use crate::parent_death;
+
+/// This process is between "about to commit" and "committed or aborted".
+static COMMITTING: AtomicBool = AtomicBool::new(false);
+/// Signals that came meanwhile.
+static HELD_INTERRUPT: AtomicBool = AtomicBool::new(false);
+static HELD_TERMINATE: AtomicBool = AtomicBool::new(false);
+/// The handlers that were there before, as addresses.
+static OLD_INTERRUPT: AtomicUsize = AtomicUsize::new(0);
+static OLD_TERMINATE: AtomicUsize = AtomicUsize::new(0);
+/// The process whose handlers are wrapped: a fork inherits the statics, and later sets handlers of its own.
+static WRAPPED_IN: AtomicI32 = AtomicI32::new(0);
+/// `synchronous_commit` as the user has it, while it is raised; -1 otherwise.
+static USERS_LEVEL: AtomicI32 = AtomicI32::new(-1);
+
+static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
+
+const REMOTE_FLUSH: i32 = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32;
+const OFF: i32 = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32;
+
+unsafe extern "C-unwind" {
+    /// `src/backend/replication/syncrep.c`; also sets the wait mode, which is static there.
+    fn assign_synchronous_commit(newval: libc::c_int, extra: *mut libc::c_void);
+}
+
+/// Installs the callbacks; call once, in the postmaster.
+pub fn install() {
+    // SAFETY: callbacks of the right types, registered before any child is forked.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_transaction_event), std::ptr::null_mut());
+        let previous = pg_sys::ProcessUtility_hook;
+        PREVIOUS_UTILITY.store(previous.map_or(0, |hook| hook as usize), Ordering::Relaxed);
+        pg_sys::ProcessUtility_hook = Some(on_utility);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut libc::c_void) {
+    use pg_sys::XactEvent::*;
+    match event {
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => begin(),
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT => end(),
+        _ => {}
+    }
+}
+
+/// From here on signals are held.
+fn begin() {
+    parent_death::arm();
+    wrap_handlers();
+    raise_level();
+    COMMITTING.store(true, Ordering::SeqCst);
+    // A cancel that came before the mark may still end the transaction: an abort is legal here, and the ABORT event clears the mark.
+    pgrx::check_for_interrupts!();
+}
+
+/// The transaction is over: held signals are handed on.
+fn end() {
+    if !COMMITTING.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    restore_level();
+    for (held, signal) in [(&HELD_INTERRUPT, libc::SIGINT), (&HELD_TERMINATE, libc::SIGTERM)] {
+        if held.swap(false, Ordering::SeqCst) {
+            // SAFETY: a signal to this very process; its handler only sets flags.
+            unsafe { libc::raise(signal) };
+        }
+    }
+}
+
+fn raise_level() {
+    // SAFETY: plain variables of this backend; the assign hook takes any level.
+    unsafe {
+        let level = pg_sys::synchronous_commit;
+        if level != OFF && level < REMOTE_FLUSH {
+            USERS_LEVEL.store(level, Ordering::Relaxed);
+            set_level(REMOTE_FLUSH);
+        }
+    }
+}
+
+fn restore_level() {
+    let level = USERS_LEVEL.swap(-1, Ordering::Relaxed);
+    if level >= 0 {
+        // SAFETY: as in raise_level.
+        unsafe { set_level(level) };
+    }
+}
+
+unsafe fn set_level(level: i32) {
+    // SAFETY: the caller is a backend with its settings initialised.
+    unsafe {
+        pg_sys::synchronous_commit = level;
+        assign_synchronous_commit(level, std::ptr::null_mut());
+    }
+}
+
+/// Puts our handlers before those of this process, once. Handlers are set at a process's start, long before its first commit.
+fn wrap_handlers() {
+    // SAFETY: a plain variable of the server.
+    let me = unsafe { pg_sys::MyProcPid };
+    if WRAPPED_IN.swap(me, Ordering::Relaxed) == me {
+        return;
+    }
+    wrap(libc::SIGINT, on_interrupt, &OLD_INTERRUPT);
+    wrap(libc::SIGTERM, on_terminate, &OLD_TERMINATE);
+}
+
+fn wrap(signal: libc::c_int, handler: extern "C" fn(libc::c_int), old: &AtomicUsize) {
+    // SAFETY: sigaction(2) with a struct that it filled itself, its handler replaced by one of the same form.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &mut action) != 0
+            || action.sa_sigaction == handler as usize
+        {
+            return;
+        }
+        // An ignored or default signal stays as it is: there is no handler that could be called later.
+        if action.sa_sigaction == libc::SIG_IGN || action.sa_sigaction == libc::SIG_DFL {
+            return;
+        }
+        old.store(action.sa_sigaction, Ordering::SeqCst);
+        action.sa_sigaction = handler as usize;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_interrupt(signal: libc::c_int) {
+    hold_or_pass(signal, &HELD_INTERRUPT, &OLD_INTERRUPT);
+}
+
+extern "C" fn on_terminate(signal: libc::c_int) {
+    hold_or_pass(signal, &HELD_TERMINATE, &OLD_TERMINATE);
+}
+
+/// Runs in a signal handler: touches atomics only.
+fn hold_or_pass(signal: libc::c_int, held: &AtomicBool, old: &AtomicUsize) {
+    if COMMITTING.load(Ordering::SeqCst) {
+        held.store(true, Ordering::SeqCst);
+        return;
+    }
+    let address = old.load(Ordering::SeqCst);
+    if address != 0 {
+        // SAFETY: the address came from sigaction for a handler of this form.
+        let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(address) };
+        handler(signal);
+    }
+}
+
+/// COMMIT PREPARED and ROLLBACK PREPARED wait for the quorum outside any transaction event.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const libc::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    let run = || {
+        let previous = PREVIOUS_UTILITY.load(Ordering::Relaxed);
+        // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0.
+        unsafe {
+            let hook: pg_sys::ProcessUtility_hook_type = std::mem::transmute(previous);
+            match hook {
+                Some(hook) => {
+                    hook(statement, query, read_only_tree, context, params, environment, receiver, completion)
+                }
+                None => pg_sys::standard_ProcessUtility(
+                    statement,
+                    query,
+                    read_only_tree,
+                    context,
+                    params,
+                    environment,
+                    receiver,
+                    completion,
+                ),
+            }
+        }
+    };
+    // SAFETY: the statement is a valid tree.
+    if !unsafe { finishes_prepared(statement) } {
+        run();
+        return;
+    }
+    pgrx::PgTryBuilder::new(|| {
+        begin();
+        run();
+    })
+    .finally(end)
+    .execute();
+}
+
+unsafe fn finishes_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
+    use pg_sys::TransactionStmtKind::{TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_ROLLBACK_PREPARED};
+    // SAFETY: the caller passes a valid tree; the node's tag says its type.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
+            return false;
+        }
+        let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
+        kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED
+    }
+}

@@ -1,0 +1,239 @@
+//! The proposer worker: a background process without a database that hands flushed log to the quorum and releases commits when
+//! a majority has them. It resumes the term that the supervisor was elected in and never elects (DESIGN D4, D5).
+//!
+//! The main thread is Postgres's: latch, shared memory, reading log. A second thread runs the network and calls nothing of
+//! Postgres (trap P2); the two share a bounded queue, atomics and an eventfd.
+
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use strata_common::{Lsn, Term};
+
+use super::entry::Entry;
+use super::quorum::{Ending, Quorum, QuorumConfig};
+use super::shared;
+use super::slot::Slot;
+use super::source::Source;
+use crate::workers::{self, Worker};
+use crate::{guc, parent_death};
+
+/// How often the worker looks up without having been woken.
+const IDLE_MS: i64 = 1000;
+/// How often the shared status is brought up to date under load.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// Declares the worker to the postmaster; call from `_PG_init`.
+pub fn register() {
+    // SAFETY: a zeroed struct of plain arrays and numbers, filled before it is passed on.
+    unsafe {
+        let mut worker: pg_sys::BackgroundWorker = std::mem::zeroed();
+        put(&mut worker.bgw_name, c"strata proposer");
+        put(&mut worker.bgw_type, c"strata proposer");
+        put(&mut worker.bgw_library_name, c"strata");
+        put(&mut worker.bgw_function_name, c"strata_proposer_main");
+        worker.bgw_flags = pg_sys::BGWORKER_SHMEM_ACCESS as i32;
+        worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_PostmasterStart;
+        worker.bgw_restart_time = 1;
+        pg_sys::RegisterBackgroundWorker(&mut worker);
+    }
+}
+
+fn put<const N: usize>(field: &mut [std::ffi::c_char; N], text: &CStr) {
+    for (place, byte) in field.iter_mut().zip(text.to_bytes_with_nul()) {
+        *place = *byte as std::ffi::c_char;
+    }
+}
+
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn strata_proposer_main(_argument: pg_sys::Datum) {
+    parent_death::arm();
+    // SAFETY: a worker's first calls, as bgworker.c prescribes.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGTERM, Some(on_terminate));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    workers::register(Worker::Proposer);
+    let config = match config() {
+        Ok(config) => config,
+        Err(problem) => pgrx::PANIC!("the proposer worker cannot start: {problem}"),
+    };
+    match Pump::start(config) {
+        Ok(pump) => pump.run(),
+        Err(problem) => pgrx::error!("the proposer worker cannot start: {problem}"),
+    }
+}
+
+static TERMINATE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Remembers the stop; when it may be served is `workers::may_leave`'s to say.
+unsafe extern "C-unwind" fn on_terminate(_signal: libc::c_int) {
+    TERMINATE.store(true, std::sync::atomic::Ordering::SeqCst);
+    // SAFETY: SetLatch may be called from signal handlers.
+    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
+}
+
+fn config() -> Result<QuorumConfig, String> {
+    let text = |name: &str, setting| {
+        let value = guc::value(setting);
+        if value.is_empty() { Err(format!("{name} is not set")) } else { Ok(value) }
+    };
+    let number = text("strata.term", &guc::TERM)?;
+    let term = Term(number.parse().map_err(|_| format!("strata.term is '{number}', not a number"))?);
+    let start_lsn =
+        text("strata.start_lsn", &guc::START_LSN)?.parse::<Lsn>().map_err(|error| error.to_string())?;
+    Ok(QuorumConfig {
+        timeline: guc::timeline()?,
+        safekeepers: guc::safekeepers()?,
+        term,
+        start_lsn,
+        // SAFETY: plain values of the running server.
+        system_id: unsafe { pg_sys::GetSystemIdentifier() },
+        segment_bytes: unsafe { pg_sys::wal_segment_size } as u64,
+    })
+}
+
+struct Pump {
+    shared: &'static shared::Shared,
+    entry: Entry,
+    slot: Slot,
+    source: Source,
+    quorum: Quorum,
+    sent: Lsn,
+    committed: Lsn,
+    status_at: Instant,
+}
+
+impl Pump {
+    fn start(config: QuorumConfig) -> Result<Pump, String> {
+        let shared = shared::get().ok_or("the library was not preloaded")?;
+        let entry = Entry::claim().ok_or("the walsenders' table is full")?;
+        use std::sync::atomic::Ordering::SeqCst;
+        let slot = Slot::take(shared.slot_made.load(SeqCst), config.start_lsn, config.segment_bytes);
+        shared.slot_made.store(true, SeqCst);
+        shared.term.store(config.term.0, SeqCst);
+        let (start, segment_bytes) = (config.start_lsn, config.segment_bytes);
+        let quorum = Quorum::start(config)?;
+        Ok(Pump {
+            shared,
+            entry,
+            slot,
+            source: Source::new(segment_bytes),
+            quorum,
+            // A worker that comes back sends again from what a majority is known to have: the driver skips what is there.
+            sent: Lsn(shared.commit_lsn.load(SeqCst)).max(start),
+            committed: Lsn::INVALID,
+            status_at: Instant::now(),
+        })
+    }
+
+    fn run(mut self) {
+        loop {
+            // SAFETY: the latch is this process's own.
+            unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
+            if let Some(ending) = self.quorum.ending() {
+                stop_server(&ending);
+            }
+            if TERMINATE.load(std::sync::atomic::Ordering::SeqCst) && workers::may_leave() {
+                // What is still on its way or not yet flushed is shipped by the supervisor from the local log.
+                // SAFETY: an orderly exit of this process; 0 means that it is not started again.
+                unsafe { pg_sys::proc_exit(0) };
+            }
+            let sent = self.send();
+            let released = self.release();
+            self.publish(released);
+            if !sent {
+                self.sleep();
+            }
+        }
+    }
+
+    /// Hands on what is flushed and not yet sent. True: there may be more.
+    fn send(&mut self) -> bool {
+        // SAFETY: reads shared memory; no timeline is wanted.
+        let flushed = Lsn(unsafe { pg_sys::GetFlushRecPtr(std::ptr::null_mut()) });
+        if flushed <= self.sent || !self.quorum.has_room() {
+            return false;
+        }
+        match self.source.read(self.sent, flushed) {
+            Ok(bytes) => {
+                let begin = self.sent;
+                self.sent = begin + bytes.len() as u64;
+                self.quorum.send(begin, bytes);
+                true
+            }
+            // Log that a commit waits for cannot be read: going on would hang it silently.
+            Err(problem) => pgrx::PANIC!("{problem}"),
+        }
+    }
+
+    /// Wakes the commits that a majority has. True: there were some.
+    fn release(&mut self) -> bool {
+        let commit = self.quorum.commit_lsn();
+        if commit <= self.committed {
+            return false;
+        }
+        self.committed = commit;
+        self.shared.commit_lsn.store(commit.0, std::sync::atomic::Ordering::Release);
+        self.entry.release(self.sent, commit);
+        self.slot.advance(commit);
+        true
+    }
+
+    fn publish(&mut self, busy: bool) {
+        if busy && self.status_at.elapsed() < STATUS_EVERY {
+            return;
+        }
+        self.status_at = Instant::now();
+        self.shared.sent_lsn.store(self.sent.0, std::sync::atomic::Ordering::Relaxed);
+        self.quorum.publish(self.shared);
+    }
+
+    /// Until log is flushed, the quorum answers, a signal comes, or a second is over.
+    fn sleep(&mut self) {
+        // SAFETY: the condition variable lies in shared memory (walsender_private.h); broadcasts on it set our latch.
+        unsafe {
+            pg_sys::ConditionVariablePrepareToSleep(&raw mut (*pg_sys::WalSndCtl).wal_flush_cv);
+            // Flushed meanwhile, before we were on the list: no wake-up would come for that.
+            let flushed = Lsn(pg_sys::GetFlushRecPtr(std::ptr::null_mut()));
+            let nothing_to_send = flushed <= self.sent || !self.quorum.has_room();
+            if nothing_to_send {
+                let events = pg_sys::WL_LATCH_SET
+                    | pg_sys::WL_SOCKET_READABLE
+                    | pg_sys::WL_TIMEOUT
+                    | pg_sys::WL_EXIT_ON_PM_DEATH;
+                pg_sys::WaitLatchOrSocket(
+                    pg_sys::MyLatch,
+                    events as i32,
+                    self.quorum.wake_descriptor(),
+                    IDLE_MS,
+                    pg_sys::PG_WAIT_EXTENSION,
+                );
+            }
+            pg_sys::ConditionVariableCancelSleep();
+        }
+        self.quorum.drain_wake();
+    }
+}
+
+/// This server may commit nothing any more: it ends at once, showing nothing that waits.
+fn stop_server(ending: &Ending) -> ! {
+    let why = match ending {
+        Ending::Fenced(text) => format!("another compute was elected, this server stops: {text}"),
+        Ending::Failed(text) => format!("the quorum cannot be used, this server stops: {text}"),
+    };
+    pgrx::log!("{why}");
+    // SAFETY: a signal to the postmaster, whose pid is set in every child; then this process ends without another word.
+    unsafe {
+        libc::kill(pg_sys::PostmasterPid, libc::SIGQUIT);
+        loop {
+            pg_sys::WaitLatch(
+                pg_sys::MyLatch,
+                (pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+                IDLE_MS,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+        }
+    }
+}
