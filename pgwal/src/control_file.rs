@@ -183,7 +183,7 @@ impl ControlFile {
         SegmentBytes::new(u64::from(self.layout.wal_segment_bytes)).expect("checked when the file was parsed")
     }
 
-    /// Says "shut down cleanly", with `checkpoint` the record at `at` (DESIGN D5). Nothing is left to recover.
+    /// Says "shut down cleanly", with `checkpoint` the record at `at` (decision D5). Nothing is left to recover.
     pub fn set_shut_down(&mut self, at: Lsn, checkpoint: CheckPoint) {
         assert!(checkpoint.redo == at, "a shutdown checkpoint's redo position is its own");
         self.state = state::SHUT_DOWN;

@@ -1,4 +1,4 @@
-//! The record that a new compute starts from, and the segment files that go with it (DESIGN D5).
+//! The record that a new compute starts from, and the segment files that go with it (decision D5).
 //!
 //! Before a Postgres starts, its supervisor appends one genuine shutdown-checkpoint record to the log, the handoff
 //! record. The data folder then gets a `pg_control` that says "shut down, checkpoint at that record" and segment files

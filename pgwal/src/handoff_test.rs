@@ -1,3 +1,5 @@
+//! Handoff records and their segments at every kind of place in the log.
+
 use super::*;
 use crate::arbitrary::LOG;
 use crate::checkpoint::tests::sample;

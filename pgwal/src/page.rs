@@ -58,7 +58,7 @@ pub fn checksum(page: &[u8]) -> u16 {
     u16_at(page, CHECKSUM_OFFSET)
 }
 
-/// Pages here carry no checksum (DESIGN D3): an imported one is set to 0.
+/// Pages here carry no checksum (decision D3): an imported one is set to 0.
 pub fn set_checksum(page: &mut [u8], checksum: u16) {
     set_u16(page, CHECKSUM_OFFSET, checksum);
 }

@@ -1,3 +1,5 @@
+//! Round trips of records, and each kind of damage with its error.
+
 use proptest::prelude::*;
 
 use super::*;

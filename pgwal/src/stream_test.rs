@@ -1,3 +1,5 @@
+//! Streams in any pieces, cut, damaged, over page and segment boundaries, switched and overwritten.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

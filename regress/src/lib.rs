@@ -1,1 +1,7 @@
-//! Being built.
+//! What the suites share: temporary Postgres servers that run as an unprivileged user.
+//!
+//! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
+#![forbid(unsafe_code)]
+
+pub mod postgres;
+pub mod wal_files;
