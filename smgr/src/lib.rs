@@ -1,1 +1,24 @@
-//! Being built.
+//! The decisions of the storage manager that keeps permanent relations on a pageserver.
+//!
+//! Pure parts, each a plain value that is told what happened and answers what to do: which relation is permanent
+//! (`class`), what an evicted page needs (`evict`), how old an answer may be (`last_written`), how large relations are
+//! (`rel_table`), how a backend and the communicator hand over a request (`slots`). One part does I/O: the page client
+//! (`client`), which the communicator runs. The state lives in shared memory that `pg_ext` lays out; everything here works on
+//! plain slices and atomics of it.
+//!
+//! Knows nothing of Postgres's processes, locks and memory; page layouts only as far as eviction needs them (`page`).
+#![forbid(unsafe_code)]
+
+pub mod class;
+pub mod client;
+pub mod evict;
+pub mod insert_lsn;
+pub mod last_written;
+pub mod page;
+pub mod rel_table;
+pub mod request_stats;
+pub mod slots;
+
+pub use class::Class;
+pub use last_written::LastWritten;
+pub use rel_table::{ForkSize, RelEntry, RelPartition};

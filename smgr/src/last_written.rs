@@ -1,0 +1,210 @@
+//! The last-written LSN of every page and every size, in constant memory (D7, traps L3, L4, L7, W3, R3, R4, R5).
+//!
+//! A read must name the LSN that its answer has to reflect. Too low is a silent stale page; too high only waits a little.
+//! So this is a table of maxima without keys: a page's hash picks a cell, a write raises the cell, a read takes the highest of
+//! the cells that cover it. Two pages that share a cell raise each other: higher, never lower. There is nothing to evict, no
+//! lock, no look-up that can race with an insertion (L4), and nothing to forget when a relation goes (R5).
+//!
+//! Three kinds of cells: pages; whole forks (all pages of one, W3, R4, V4); sizes of forks. A floor lies under all of them:
+//! the LSN at which the server started (L7), raised by what touches a whole database.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use strata_common::{BlockNumber, Lsn, RelFork};
+
+/// View of the cells; the memory belongs to whoever made it. Every cell starts at 0.
+#[derive(Clone, Copy)]
+pub struct LastWritten<'a> {
+    head: &'a Head,
+    pages: &'a [AtomicU64],
+    forks: &'a [AtomicU64],
+    sizes: &'a [AtomicU64],
+}
+
+/// The two single values: the floor under everything, and the highest LSN ever given.
+#[derive(Default)]
+pub struct Head {
+    floor: AtomicU64,
+    maximum: AtomicU64,
+}
+
+impl<'a> LastWritten<'a> {
+    /// `cells.len()` is a power of two, at least 4: half for pages, a quarter each for forks and sizes.
+    pub fn new(head: &'a Head, cells: &'a [AtomicU64]) -> LastWritten<'a> {
+        assert!(cells.len().is_power_of_two() && cells.len() >= 4, "the number of cells is a power of two");
+        let (pages, rest) = cells.split_at(cells.len() / 2);
+        let (forks, sizes) = rest.split_at(rest.len() / 2);
+        LastWritten { head, pages, forks, sizes }
+    }
+
+    /// One page was written, with content up to `lsn`.
+    pub fn raise_page(&self, rel: RelFork, block: BlockNumber, lsn: Lsn) {
+        self.raise(cell(self.pages, page_hash(rel, block)), lsn);
+    }
+
+    /// Any page of the fork may have changed up to `lsn`.
+    pub fn raise_fork(&self, rel: RelFork, lsn: Lsn) {
+        self.raise(cell(self.forks, fork_hash(rel)), lsn);
+    }
+
+    /// The fork's size or existence changed at or before `lsn`.
+    pub fn raise_size(&self, rel: RelFork, lsn: Lsn) {
+        self.raise(cell(self.sizes, fork_hash(rel)), lsn);
+    }
+
+    /// Anything may have changed up to `lsn`.
+    pub fn raise_floor(&self, lsn: Lsn) {
+        self.raise(&self.head.floor, lsn);
+    }
+
+    /// What a read of the page must reflect at least.
+    pub fn page(&self, rel: RelFork, block: BlockNumber) -> Lsn {
+        let page = cell(self.pages, page_hash(rel, block)).load(Ordering::Acquire);
+        let fork = cell(self.forks, fork_hash(rel)).load(Ordering::Acquire);
+        Lsn(page.max(fork).max(self.head.floor.load(Ordering::Acquire)))
+    }
+
+    /// What a read of `count` pages from `first` on must reflect at least.
+    pub fn pages(&self, rel: RelFork, first: BlockNumber, count: u32) -> Lsn {
+        (first.0..first.0.saturating_add(count))
+            .map(|block| self.page(rel, BlockNumber(block)))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// What an answer about the fork's size or existence must reflect at least.
+    pub fn size(&self, rel: RelFork) -> Lsn {
+        let size = cell(self.sizes, fork_hash(rel)).load(Ordering::Acquire);
+        Lsn(size.max(self.head.floor.load(Ordering::Acquire)))
+    }
+
+    /// The highest LSN ever given.
+    pub fn maximum(&self) -> Lsn {
+        Lsn(self.head.maximum.load(Ordering::Acquire))
+    }
+
+    fn raise(&self, cell: &AtomicU64, lsn: Lsn) {
+        cell.fetch_max(lsn.0, Ordering::AcqRel);
+        self.head.maximum.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+}
+
+fn cell(cells: &[AtomicU64], hash: u64) -> &AtomicU64 {
+    // The length is a power of two, so this is its remainder.
+    let index = usize::try_from(hash).expect("usize has 64 bits") & (cells.len() - 1);
+    &cells[index]
+}
+
+fn fork_hash(rel: RelFork) -> u64 {
+    let tag = rel.rel;
+    let high = (u64::from(tag.relation) << 32) | u64::from(tag.database);
+    let low = (u64::from(tag.tablespace) << 8) | u64::from(rel.fork.raw());
+    mix(mix(high) ^ low)
+}
+
+fn page_hash(rel: RelFork, block: BlockNumber) -> u64 {
+    mix(fork_hash(rel) ^ (u64::from(block.0) << 16))
+}
+
+/// A bijection that spreads every input bit over the word (the finaliser of a 64-bit generator).
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// Hash of a relation, the same in every process; picks the partition of the relation table.
+pub fn relation_hash(rel: strata_common::RelTag) -> u64 {
+    fork_hash(rel.fork(strata_common::ForkNumber::Main))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use strata_common::{ForkNumber, RelTag};
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Page(RelFork, u32, u64),
+        Fork(RelFork, u64),
+        Size(RelFork, u64),
+        Floor(u64),
+    }
+
+    fn rel_fork() -> impl Strategy<Value = RelFork> {
+        (0u32..12, 0u8..4).prop_map(|(relation, fork)| RelFork {
+            rel: RelTag { tablespace: 1663, database: 5, relation: 16384 + relation },
+            fork: ForkNumber::from_raw(fork).expect("a fork"),
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => (rel_fork(), 0u32..40, 1u64..1_000_000).prop_map(|(r, b, l)| Op::Page(r, b, l)),
+            2 => (rel_fork(), 1u64..1_000_000).prop_map(|(r, l)| Op::Fork(r, l)),
+            2 => (rel_fork(), 1u64..1_000_000).prop_map(|(r, l)| Op::Size(r, l)),
+            1 => (1u64..1000).prop_map(Op::Floor),
+        ]
+    }
+
+    proptest! {
+        /// D7: whatever was raised, no answer is below the truth (an exact map) and none is above the maximum.
+        #[test]
+        fn never_lower_than_the_truth(ops in proptest::collection::vec(op(), 1..300), cells in prop_oneof![Just(4usize), Just(64), Just(4096)]) {
+            let memory: Vec<AtomicU64> = (0..cells).map(|_| AtomicU64::new(0)).collect();
+            let head = Head::default();
+            let table = LastWritten::new(&head, &memory);
+            let (mut pages, mut forks, mut sizes, mut floor) = (HashMap::new(), HashMap::new(), HashMap::new(), 0u64);
+            for op in ops {
+                match op {
+                    Op::Page(rel, block, lsn) => {
+                        table.raise_page(rel, BlockNumber(block), Lsn(lsn));
+                        let truth: &mut u64 = pages.entry((rel, block)).or_default();
+                        *truth = lsn.max(*truth);
+                    }
+                    Op::Fork(rel, lsn) => {
+                        table.raise_fork(rel, Lsn(lsn));
+                        let truth: &mut u64 = forks.entry(rel).or_default();
+                        *truth = lsn.max(*truth);
+                    }
+                    Op::Size(rel, lsn) => {
+                        table.raise_size(rel, Lsn(lsn));
+                        let truth: &mut u64 = sizes.entry(rel).or_default();
+                        *truth = lsn.max(*truth);
+                    }
+                    Op::Floor(lsn) => {
+                        table.raise_floor(Lsn(lsn));
+                        floor = floor.max(lsn);
+                    }
+                }
+                for ((rel, block), lsn) in &pages {
+                    let truth = (*lsn).max(floor).max(forks.get(rel).copied().unwrap_or(0));
+                    let answer = table.page(*rel, BlockNumber(*block));
+                    prop_assert!(answer >= Lsn(truth) && answer <= table.maximum());
+                    prop_assert!(table.pages(*rel, BlockNumber(block.saturating_sub(3)), 7) >= answer);
+                }
+                for (rel, lsn) in &sizes {
+                    prop_assert!(table.size(*rel) >= Lsn((*lsn).max(floor)));
+                }
+            }
+        }
+    }
+
+    /// With far more cells than pages the answer is nearly always exact: the table would be useless otherwise.
+    #[test]
+    fn mostly_exact() {
+        let memory: Vec<AtomicU64> = (0..1 << 16).map(|_| AtomicU64::new(0)).collect();
+        let head = Head::default();
+        let table = LastWritten::new(&head, &memory);
+        let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+        for block in 0..1000 {
+            table.raise_page(rel, BlockNumber(block), Lsn(1000 + u64::from(block)));
+        }
+        let exact =
+            (0..1000).filter(|b| table.page(rel, BlockNumber(*b)) == Lsn(1000 + u64::from(*b))).count();
+        assert!(exact > 960, "{exact} of 1000");
+        assert!(table.page(rel, BlockNumber(5_000_000)) <= Lsn(3000));
+    }
+}

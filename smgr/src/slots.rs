@@ -1,0 +1,323 @@
+//! How a backend hands a request to the communicator and gets its answer: one slot per process, in shared memory.
+//!
+//! The owner fills the slot and submits it; the communicator takes it, asks the pageserver, writes pages straight to where the
+//! owner wants them, and says so. The state word holds a generation and a phase:
+//!
+//! ```text
+//!   Idle ──submit──► Submitted ──take──► Taken ──begin_delivery──► Writing ──finish_delivery──► Done ──collect──► Idle
+//!                        ▲                 │  │
+//!                        └──── put_back ───┘  └── abandon (Submitted too) ──► Idle, next generation
+//! ```
+//!
+//! Everything else in a slot belongs to the owner while it is Idle or Done and to the communicator while it is Writing. What
+//! makes a late answer harmless (P7): only `Writing` allows a write to the owner's memory, an abandoned generation never gets
+//! there, and an owner cannot abandon while it lasts, which is as long as a copy of 256 KiB. A communicator that starts finds the
+//! slots of its predecessor Taken or Writing and asks again (`recover`).
+//!
+//! All fields are atomics: the two sides are different processes that may die at any point, and no read here is a data race.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+
+/// Most pages of one request; what one vectored read of Postgres has at most (`MAX_IO_COMBINE_LIMIT`).
+pub const PAGES_MAX: usize = 32;
+const ERROR_WORDS: usize = 32;
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    Pages { rel: RelFork, first: BlockNumber, count: u32 },
+    RelSize(RelFork),
+    RelExists(RelFork),
+    DatabaseSize { tablespace: u32, database: u32 },
+}
+
+impl Ask {
+    pub const KINDS: usize = 4;
+    pub const KIND_NAMES: [&'static str; Ask::KINDS] = ["pages", "rel_size", "rel_exists", "database_size"];
+
+    pub fn kind(&self) -> usize {
+        match self {
+            Ask::Pages { .. } => 0,
+            Ask::RelSize(_) => 1,
+            Ask::RelExists(_) => 2,
+            Ask::DatabaseSize { .. } => 3,
+        }
+    }
+}
+
+/// A request: what, and how new the answer must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub ask: Ask,
+    pub not_modified_since: Lsn,
+}
+
+/// A request that the communicator has taken; names the generation, so that it can tell whether it still matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    pub slot: usize,
+    pub generation: u64,
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Pages: delivered, the value is 0. Otherwise blocks, 0 or 1, or bytes.
+    Value(u64),
+    /// The pageserver cannot answer; its words.
+    Refused(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Phase {
+    Idle = 0,
+    Submitted = 1,
+    Taken = 2,
+    Writing = 3,
+    Done = 4,
+}
+
+impl Phase {
+    fn of(word: u64) -> Phase {
+        match word & 0xff {
+            0 => Phase::Idle,
+            1 => Phase::Submitted,
+            2 => Phase::Taken,
+            3 => Phase::Writing,
+            4 => Phase::Done,
+            other => panic!("a slot's state word is damaged: phase {other}"),
+        }
+    }
+}
+
+fn word(generation: u64, phase: Phase) -> u64 {
+    (generation << 8) | phase as u64
+}
+
+/// One slot. Zeroed memory is an idle slot.
+#[derive(Default)]
+pub struct Slot {
+    state: AtomicU64,
+    /// Counts answers; the owner sleeps on it.
+    answers: AtomicU32,
+    kind: AtomicU32,
+    tablespace: AtomicU32,
+    database: AtomicU32,
+    relation: AtomicU32,
+    fork: AtomicU32,
+    first: AtomicU32,
+    count: AtomicU32,
+    not_modified_since: AtomicU64,
+    /// Addresses of the pages to fill, the same in every process.
+    targets: [AtomicU64; PAGES_MAX],
+    failed: AtomicU32,
+    value: AtomicU64,
+    error: [AtomicU64; ERROR_WORDS],
+}
+
+impl Slot {
+    /// Owner: hands over a request. `targets` has an address per page asked for.
+    pub fn submit(&self, request: &Request, targets: &[u64]) {
+        let state = self.state.load(Ordering::Acquire);
+        assert_eq!(Phase::of(state), Phase::Idle, "a slot serves one request at a time");
+        self.store_request(request);
+        if let Ask::Pages { count, .. } = request.ask {
+            assert!(count as usize == targets.len() && targets.len() <= PAGES_MAX, "one target per page");
+        }
+        for (cell, target) in self.targets.iter().zip(targets) {
+            cell.store(*target, Ordering::Relaxed);
+        }
+        self.state.store(word((state >> 8) + 1, Phase::Submitted), Ordering::Release);
+    }
+
+    /// Owner: what to sleep on, and its value before `collect` is tried.
+    pub fn answers(&self) -> (&AtomicU32, u32) {
+        (&self.answers, self.answers.load(Ordering::Acquire))
+    }
+
+    /// Owner: the outcome if there is one; the slot is idle then.
+    pub fn collect(&self) -> Option<Outcome> {
+        let state = self.state.load(Ordering::Acquire);
+        if Phase::of(state) != Phase::Done {
+            return None;
+        }
+        let value = self.value.load(Ordering::Relaxed);
+        let failed = self.failed.load(Ordering::Relaxed) != 0;
+        let outcome = if failed { Outcome::Refused(self.load_error(value)) } else { Outcome::Value(value) };
+        self.state.store(word(state >> 8, Phase::Idle), Ordering::Release);
+        Some(outcome)
+    }
+
+    /// Owner: gives the request up. False: an answer is being written just now; ask again in a moment.
+    #[must_use]
+    pub fn abandon(&self) -> bool {
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            match Phase::of(state) {
+                Phase::Idle => return true,
+                Phase::Writing => return false,
+                Phase::Submitted | Phase::Taken | Phase::Done => {
+                    let idle = word((state >> 8) + 1, Phase::Idle);
+                    if self.swap(state, idle) {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Communicator: takes a submitted request.
+    pub fn take(&self) -> Option<(u64, Request)> {
+        let state = self.state.load(Ordering::Acquire);
+        let generation = state >> 8;
+        if Phase::of(state) != Phase::Submitted || !self.swap(state, word(generation, Phase::Taken)) {
+            return None;
+        }
+        let request = self.load_request();
+        // If the owner gave up meanwhile, what was read may be a mixture of two requests.
+        (self.state.load(Ordering::Acquire) == word(generation, Phase::Taken)).then_some(())?;
+        Some((generation, request.expect("a request that its owner wrote in full")))
+    }
+
+    /// Communicator: wants to write the answer; false if nobody waits for it any more.
+    #[must_use]
+    pub fn begin_delivery(&self, generation: u64) -> bool {
+        self.swap(word(generation, Phase::Taken), word(generation, Phase::Writing))
+    }
+
+    /// Communicator, between begin and finish: where page `index` goes.
+    pub fn target(&self, index: usize) -> u64 {
+        self.targets[index].load(Ordering::Relaxed)
+    }
+
+    /// Communicator, between begin and finish: how many pages were asked for; 0 if something else was.
+    pub fn pages_expected(&self) -> usize {
+        match self.load_request().map(|request| request.ask) {
+            Some(Ask::Pages { count, .. }) => (count as usize).min(PAGES_MAX),
+            _ => 0,
+        }
+    }
+
+    /// Communicator: the answer is written. Returns the word to wake the owner by.
+    pub fn finish_delivery(&self, generation: u64, outcome: &Outcome) -> &AtomicU32 {
+        match outcome {
+            Outcome::Value(value) => {
+                self.failed.store(0, Ordering::Relaxed);
+                self.value.store(*value, Ordering::Relaxed);
+            }
+            Outcome::Refused(text) => {
+                self.failed.store(1, Ordering::Relaxed);
+                self.store_error(text);
+            }
+        }
+        let done = self.swap(word(generation, Phase::Writing), word(generation, Phase::Done));
+        assert!(done, "nobody else ends a delivery");
+        self.answers.fetch_add(1, Ordering::Release);
+        &self.answers
+    }
+
+    /// Communicator: asks again later.
+    pub fn put_back(&self, generation: u64) {
+        // If this fails, the owner has given up.
+        self.swap(word(generation, Phase::Taken), word(generation, Phase::Submitted));
+    }
+
+    /// A communicator that starts: what its predecessor left half done is asked again.
+    pub fn recover(&self) {
+        let state = self.state.load(Ordering::Acquire);
+        if matches!(Phase::of(state), Phase::Taken | Phase::Writing) {
+            // If this fails, the owner has given up.
+            self.swap(state, word(state >> 8, Phase::Submitted));
+        }
+    }
+
+    fn swap(&self, from: u64, to: u64) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn store_request(&self, request: &Request) {
+        let put = |cell: &AtomicU32, value: u32| cell.store(value, Ordering::Relaxed);
+        put(&self.kind, u32::try_from(request.ask.kind()).expect("few kinds"));
+        self.not_modified_since.store(request.not_modified_since.0, Ordering::Relaxed);
+        match request.ask {
+            Ask::Pages { rel, first, count } => {
+                self.store_rel(rel);
+                put(&self.first, first.0);
+                put(&self.count, count);
+            }
+            Ask::RelSize(rel) | Ask::RelExists(rel) => self.store_rel(rel),
+            Ask::DatabaseSize { tablespace, database } => {
+                put(&self.tablespace, tablespace);
+                put(&self.database, database);
+            }
+        }
+    }
+
+    fn store_rel(&self, rel: RelFork) {
+        self.tablespace.store(rel.rel.tablespace, Ordering::Relaxed);
+        self.database.store(rel.rel.database, Ordering::Relaxed);
+        self.relation.store(rel.rel.relation, Ordering::Relaxed);
+        self.fork.store(u32::from(rel.fork.raw()), Ordering::Relaxed);
+    }
+
+    fn load_request(&self) -> Option<Request> {
+        let get = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
+        let (tablespace, database) = (get(&self.tablespace), get(&self.database));
+        let rel = || {
+            let tag = RelTag { tablespace, database, relation: get(&self.relation) };
+            let fork = u8::try_from(get(&self.fork)).ok().and_then(ForkNumber::from_raw)?;
+            Some(tag.fork(fork))
+        };
+        let ask = match get(&self.kind) {
+            0 => Ask::Pages { rel: rel()?, first: BlockNumber(get(&self.first)), count: get(&self.count) },
+            1 => Ask::RelSize(rel()?),
+            2 => Ask::RelExists(rel()?),
+            3 => Ask::DatabaseSize { tablespace, database },
+            _ => return None,
+        };
+        Some(Request { ask, not_modified_since: Lsn(self.not_modified_since.load(Ordering::Relaxed)) })
+    }
+
+    fn store_error(&self, text: &str) {
+        let bytes = &text.as_bytes()[..text.floor_char_boundary(ERROR_WORDS * 8)];
+        self.value.store(bytes.len() as u64, Ordering::Relaxed);
+        for (cell, chunk) in self.error.iter().zip(bytes.chunks(8)) {
+            let mut eight = [0u8; 8];
+            eight[..chunk.len()].copy_from_slice(chunk);
+            cell.store(u64::from_le_bytes(eight), Ordering::Relaxed);
+        }
+    }
+
+    fn load_error(&self, length: u64) -> String {
+        let bytes: Vec<u8> =
+            self.error.iter().flat_map(|cell| cell.load(Ordering::Relaxed).to_le_bytes()).collect();
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len());
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+}
+
+/// All slots, as the communicator sees them.
+#[derive(Clone, Copy)]
+pub struct SlotTable<'a>(pub &'a [Slot]);
+
+impl SlotTable<'_> {
+    /// Takes everything that is submitted.
+    pub fn take_all(&self, mut taken: impl FnMut(Ticket, Request)) {
+        for (slot, cell) in self.0.iter().enumerate() {
+            if let Some((generation, request)) = cell.take() {
+                taken(Ticket { slot, generation }, request);
+            }
+        }
+    }
+
+    pub fn recover_all(&self) {
+        self.0.iter().for_each(Slot::recover);
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_test.rs"]
+mod tests;
