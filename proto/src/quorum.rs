@@ -151,6 +151,8 @@ pub struct AppendReply {
     /// Above the proposer's: it is fenced and must stop.
     pub term: Term,
     pub flush_lsn: Lsn,
+    /// Bytes durable, maybe inside a record: what flow control goes by. Never counts for a commit.
+    pub synced_lsn: Lsn,
     pub commit_lsn: Lsn,
     pub pageserver: PageserverProgress,
 }

@@ -142,6 +142,7 @@ impl From<q::FromAcceptor> for wal::AcceptorMessage {
             q::FromAcceptor::Append(m) => Kind::Append(wal::AppendReply {
                 term: m.term.0,
                 flush_lsn: m.flush_lsn.0,
+                synced_lsn: m.synced_lsn.0,
                 commit_lsn: m.commit_lsn.0,
                 pageserver_received_lsn: m.pageserver.received.0,
                 pageserver_disk_consistent_lsn: m.pageserver.disk_consistent.0,
@@ -188,6 +189,7 @@ impl TryFrom<wal::AcceptorMessage> for q::FromAcceptor {
             Kind::Append(m) => q::FromAcceptor::Append(q::AppendReply {
                 term: Term(m.term),
                 flush_lsn: Lsn(m.flush_lsn),
+                synced_lsn: Lsn(m.synced_lsn),
                 commit_lsn: Lsn(m.commit_lsn),
                 pageserver: q::PageserverProgress {
                     received: Lsn(m.pageserver_received_lsn),

@@ -319,6 +319,7 @@ impl Acceptor {
         let message = FromAcceptor::Append(AppendReply {
             term: self.state.term,
             flush_lsn: self.flush,
+            synced_lsn: self.synced,
             commit_lsn: self.state.commit_lsn,
             pageserver: self.best_pageserver(),
         });
