@@ -1,0 +1,97 @@
+//! One file per resource manager: what its records do (`effects`), and to a page (`apply`).
+//!
+//! What they share is here: turning a block reference into an effect, and the view that `apply` works from.
+
+pub mod heap;
+pub mod heap2;
+mod heap_page;
+mod heap_tuple;
+pub mod xlog;
+
+use strata_common::{BlockNumber, Lsn};
+use strata_pgwal::{DecodedBlock, DecodedRecord};
+
+use crate::change::{Keep, RecordChange, encode_record};
+use crate::effect::{Effect, PageId, PageValue};
+use crate::error::{EffectError, Fault};
+use crate::image::ImageView;
+
+/// A record's share in one page, while it is applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Redo<'a> {
+    pub page_id: PageId,
+    /// End of the record: what `pd_lsn` becomes.
+    pub lsn: Lsn,
+    pub change: RecordChange<'a>,
+}
+
+impl Redo<'_> {
+    /// Block number of the record's reference `id`, this page's own included.
+    #[inline]
+    pub fn block(&self, id: u8) -> Option<BlockNumber> {
+        if id == self.change.id { Some(self.page_id.block) } else { self.change.other_block(id) }
+    }
+
+    /// As `block`, for a reference that the record must have.
+    #[inline]
+    pub fn required_block(&self, id: u8) -> Result<BlockNumber, Fault> {
+        self.block(id).ok_or(Fault::Mismatch("the record lacks a block reference that it must have"))
+    }
+}
+
+/// Reference `id`, which the record must have.
+pub fn required(record: &DecodedRecord, id: u8) -> Result<&DecodedBlock, EffectError> {
+    record.block(id).ok_or_else(|| EffectError::malformed(record, "a block reference is missing"))
+}
+
+/// The page restored from an image with APPLY, if `block` carries one.
+pub fn restored(record: &DecodedRecord, block: &DecodedBlock) -> Result<Option<PageValue>, EffectError> {
+    let Some(image) = block.image.as_ref().filter(|image| image.apply) else { return Ok(None) };
+    match ImageView::from(image).to_page(record.end_lsn) {
+        Ok(page) => Ok(Some(PageValue::Image(page))),
+        Err(source) => Err(EffectError::Image { name: record.name(), lsn: record.lsn, id: block.id, source }),
+    }
+}
+
+/// The page of `block` changes: to its image if it carries one with APPLY, which is then the last word, else by redo, which
+/// reads what `keep` says.
+pub fn push_page(
+    record: &DecodedRecord,
+    block: &DecodedBlock,
+    keep: Keep,
+    out: &mut Vec<Effect>,
+) -> Result<(), EffectError> {
+    let value = match restored(record, block)? {
+        Some(image) => image,
+        None => PageValue::Change { bytes: encode_record(record, block, keep), will_init: block.will_init },
+    };
+    out.push(Effect::Page { page: page_id(block), value });
+    Ok(())
+}
+
+/// As `push_page` for records whose redo goes on after the image was restored: the image travels inside the change (W16).
+pub fn push_page_beyond_image(
+    record: &DecodedRecord,
+    block: &DecodedBlock,
+    keep: Keep,
+    out: &mut Vec<Effect>,
+) -> Result<(), EffectError> {
+    // Restored once here, so that a broken image is refused at ingest and not when the page is read.
+    let has_image = restored(record, block)?.is_some();
+    let bytes = encode_record(record, block, keep);
+    let value = PageValue::Change { bytes, will_init: block.will_init || has_image };
+    out.push(Effect::Page { page: page_id(block), value });
+    Ok(())
+}
+
+/// Which page a block reference names.
+pub fn page_id(block: &DecodedBlock) -> PageId {
+    PageId { rel: block.rel, block: block.block }
+}
+
+/// Whether transaction id `a` is logically before `b` (`TransactionIdPrecedes`).
+#[inline]
+pub fn xid_precedes(a: u32, b: u32) -> bool {
+    const FIRST_NORMAL: u32 = 3;
+    if a < FIRST_NORMAL || b < FIRST_NORMAL { a < b } else { (a.wrapping_sub(b) as i32) < 0 }
+}
