@@ -12,6 +12,7 @@ pub mod effect;
 pub mod error;
 pub mod fsm;
 pub mod image;
+pub mod mask;
 pub mod page;
 pub mod pglz;
 pub mod rmgr;
@@ -47,6 +48,8 @@ pub fn effects_into(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(),
         rmid::XLOG => rmgr::xlog::effects(record, out),
         rmid::HEAP2 => rmgr::heap2::effects(record, out),
         rmid::HEAP => rmgr::heap::effects(record, out),
+        rmid::BTREE => rmgr::btree::effects(record, out),
+        rmid::SEQ => rmgr::seq::effects(record, out),
         unknown => Err(EffectError::unknown(unknown, record.info)),
     }
 }
@@ -110,6 +113,8 @@ fn apply_record(page: &mut Page, redo: Redo<'_>) -> Result<(), Fault> {
     match rmid {
         rmid::HEAP2 => rmgr::heap2::apply(page, &redo),
         rmid::HEAP => rmgr::heap::apply(page, &redo),
+        rmid::BTREE => rmgr::btree::apply(page, &redo),
+        rmid::SEQ => rmgr::seq::apply(page, &redo),
         _ => Err(Fault::Unknown),
     }
 }

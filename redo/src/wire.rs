@@ -117,7 +117,7 @@ pub fn put_length(out: &mut Vec<u8>, mut value: usize) {
 }
 
 /// The little-endian `u16`s of a slice; a trailing odd byte is not part of it.
-pub fn u16_list(bytes: &[u8]) -> impl ExactSizeIterator<Item = u16> + Clone + '_ {
+pub fn u16_list(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + Clone + '_ {
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
 }
 

@@ -2,10 +2,12 @@
 //!
 //! What they share is here: turning a block reference into an effect, and the view that `apply` works from.
 
+pub mod btree;
 pub mod heap;
 pub mod heap2;
 mod heap_page;
 mod heap_tuple;
+pub mod seq;
 pub mod xlog;
 
 use strata_common::{BlockNumber, Lsn};
