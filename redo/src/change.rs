@@ -28,6 +28,7 @@ pub(crate) mod kind {
     pub const MULTI_OFFSETS: u8 = 18;
     pub const MULTI_MEMBERS: u8 = 19;
     pub const COMMIT_TS: u8 = 20;
+    pub const MULTI_OFFSETS_BEGIN: u8 = 21;
 }
 
 mod flag {
@@ -222,7 +223,9 @@ pub fn name(bytes: &[u8]) -> String {
         [CHANGE_VERSION, kind::VM_CLEAR, ..] => "visibility map clear".to_owned(),
         [CHANGE_VERSION, kind::VM_TRUNCATE_TAIL, ..] => "visibility map truncation".to_owned(),
         [CHANGE_VERSION, kind::FSM_TRUNCATE_TAIL, ..] => "free space map truncation".to_owned(),
-        [CHANGE_VERSION, kind @ kind::SLRU_ZERO..=kind::COMMIT_TS, ..] => format!("SLRU change {kind}"),
+        [CHANGE_VERSION, kind @ kind::SLRU_ZERO..=kind::MULTI_OFFSETS_BEGIN, ..] => {
+            format!("SLRU change {kind}")
+        }
         [version, kind, ..] => format!("change of version {version} and kind {kind}"),
         _ => "change without a header".to_owned(),
     }

@@ -103,10 +103,13 @@ pub struct ParameterChange {
 /// What happens to the SLRUs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SlruEffect {
-    /// One page changes; a zeroed page is a change with `will_init`.
+    /// One page changes; a zeroed page is a change with `will_init`. A page that has no beginning reads as zeros.
+    /// While commit timestamps are off, those of `SlruKind::CommitTs` are to be ignored (`ParameterChange`).
     Page { page: SlruPage, value: PageValue },
-    /// Segments that lie wholly before `first_kept_page` go, by the SLRU's own wrapping order.
+    /// Segments that lie wholly before `first_kept_page` go, by the SLRU's own wrapping order: `SlruKind::truncation_drops`.
     Truncate { kind: SlruKind, first_kept_page: u64 },
+    /// Segments from one up to another go, past the wrap if the latter is lower: `SlruKind::range_drops`.
+    DropSegments { kind: SlruKind, from_segment: u64, to_segment: u64 },
 }
 
 /// One thing that a record does.
@@ -210,11 +213,12 @@ pub enum Effect {
         oldest_running_xid: u32,
         latest_completed_xid: u32,
     },
-    /// Progress of a replication origin.
+    /// Progress of a replication origin; with `backward` also to an earlier position.
     OriginAdvance {
         origin: u16,
         remote_lsn: Lsn,
         local_lsn: Lsn,
+        backward: bool,
     },
     OriginDrop {
         origin: u16,

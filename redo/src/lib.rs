@@ -17,6 +17,7 @@ pub mod page;
 pub mod pglz;
 pub mod rmgr;
 pub mod slru;
+pub mod slru_order;
 pub mod vm;
 pub mod wire;
 
@@ -46,6 +47,18 @@ pub fn effects(record: &DecodedRecord) -> Result<Vec<Effect>, EffectError> {
 pub fn effects_into(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), EffectError> {
     match record.rmid {
         rmid::XLOG => rmgr::xlog::effects(record, out),
+        rmid::XACT => rmgr::xact::effects(record, out),
+        rmid::SMGR => rmgr::smgr::effects(record, out),
+        rmid::CLOG => rmgr::clog::effects(record, out),
+        rmid::DBASE => rmgr::dbase::effects(record, out),
+        rmid::TBLSPC => rmgr::tblspc::effects(record, out),
+        rmid::MULTIXACT => rmgr::multixact::effects(record, out),
+        rmid::RELMAP => rmgr::relmap::effects(record, out),
+        rmid::STANDBY => rmgr::standby::effects(record, out),
+        rmid::COMMIT_TS => rmgr::commit_ts::effects(record, out),
+        rmid::REPLORIGIN => rmgr::replorigin::effects(record, out),
+        // Logical messages concern logical decoding only.
+        rmid::LOGICALMSG => Ok(()),
         rmid::HEAP2 => rmgr::heap2::effects(record, out),
         rmid::HEAP => rmgr::heap::effects(record, out),
         rmid::BTREE => rmgr::btree::effects(record, out),

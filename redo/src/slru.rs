@@ -98,6 +98,8 @@ pub enum SlruChange<'a> {
     ClogStatus { status: u8, entries: &'a [u8] },
     /// Six bytes each: entry (`u16`) and offset (`u32`).
     MultiOffsets { offsets: &'a [u8] },
+    /// The page begins as zeros, but for entry `first`: the record before may have set it already (`multixact.rs`).
+    MultiOffsetsBegin { first: u16 },
     /// Members from entry `first` on, five bytes each: transaction id and status.
     MultiMembers { first: u16, members: &'a [u8] },
     /// `entries` (little-endian `u16` each) get this time (microseconds since 2000-01-01 UTC) and origin.
@@ -110,6 +112,7 @@ impl<'a> SlruChange<'a> {
             kind::SLRU_ZERO => SlruChange::Zero,
             kind::CLOG_STATUS => SlruChange::ClogStatus { status: parts.u8()?, entries: list(parts, 2)? },
             kind::MULTI_OFFSETS => SlruChange::MultiOffsets { offsets: list(parts, STORED_OFFSET_BYTES)? },
+            kind::MULTI_OFFSETS_BEGIN => SlruChange::MultiOffsetsBegin { first: parts.u16()? },
             kind::MULTI_MEMBERS => {
                 SlruChange::MultiMembers { first: parts.u16()?, members: list(parts, STORED_MEMBER_BYTES)? }
             }
@@ -126,7 +129,9 @@ impl<'a> SlruChange<'a> {
         match self {
             SlruChange::Zero => None,
             SlruChange::ClogStatus { .. } => Some(SlruKind::Clog),
-            SlruChange::MultiOffsets { .. } => Some(SlruKind::MultiXactOffsets),
+            SlruChange::MultiOffsets { .. } | SlruChange::MultiOffsetsBegin { .. } => {
+                Some(SlruKind::MultiXactOffsets)
+            }
             SlruChange::MultiMembers { .. } => Some(SlruKind::MultiXactMembers),
             SlruChange::CommitTs { .. } => Some(SlruKind::CommitTs),
         }
@@ -143,6 +148,7 @@ impl<'a> SlruChange<'a> {
             }
             SlruChange::ClogStatus { status, entries } => set_statuses(page, status, entries),
             SlruChange::MultiOffsets { offsets } => set_offsets(page, offsets),
+            SlruChange::MultiOffsetsBegin { first } => begin_offsets(page, first.into()),
             SlruChange::MultiMembers { first, members } => set_members(page, first.into(), members),
             SlruChange::CommitTs { micros, origin, entries } => set_times(page, micros, origin, entries),
         }
@@ -182,6 +188,13 @@ fn set_offsets(page: &mut Page, offsets: &[u8]) -> Result<(), Fault> {
         beyond_page(entry, MULTI_OFFSETS_PER_PAGE)?;
         page[entry * 4..entry * 4 + 4].copy_from_slice(&item[2..]);
     }
+    Ok(())
+}
+
+fn begin_offsets(page: &mut Page, first: usize) -> Result<(), Fault> {
+    beyond_page(first, MULTI_OFFSETS_PER_PAGE)?;
+    page[..first * 4].fill(0);
+    page[first * 4 + 4..].fill(0);
     Ok(())
 }
 
@@ -244,6 +257,13 @@ pub fn encode_multi_offsets(offsets: &[(u16, u32)]) -> Bytes {
         out.extend(entry.to_le_bytes());
         out.extend(offset.to_le_bytes());
     }
+    Bytes::from(out)
+}
+
+/// Encodes `SlruChange::MultiOffsetsBegin`.
+pub fn encode_begin_offsets(first: u16) -> Bytes {
+    let mut out = begin(kind::MULTI_OFFSETS_BEGIN, 2);
+    out.extend(first.to_le_bytes());
     Bytes::from(out)
 }
 

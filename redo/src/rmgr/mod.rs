@@ -3,11 +3,22 @@
 //! What they share is here: turning a block reference into an effect, and the view that `apply` works from.
 
 pub mod btree;
+pub mod clog;
+pub mod commit_ts;
+pub mod dbase;
 pub mod heap;
 pub mod heap2;
 mod heap_page;
 mod heap_tuple;
+pub mod multixact;
+pub mod relmap;
+pub mod replorigin;
 pub mod seq;
+mod slru_pages;
+pub mod smgr;
+pub mod standby;
+pub mod tblspc;
+pub mod xact;
 pub mod xlog;
 
 use strata_common::{BlockNumber, Lsn};
@@ -97,3 +108,6 @@ pub fn xid_precedes(a: u32, b: u32) -> bool {
     const FIRST_NORMAL: u32 = 3;
     if a < FIRST_NORMAL || b < FIRST_NORMAL { a < b } else { (a.wrapping_sub(b) as i32) < 0 }
 }
+
+#[cfg(test)]
+mod small_test;

@@ -8,8 +8,9 @@ use strata_pgwal::DecodedRecord;
 use strata_pgwal::rmgr::xlog_info;
 
 use super::{page_id, restored};
-use crate::effect::{CheckpointKind, Effect, ParameterChange};
+use crate::effect::{CheckpointKind, Effect, ParameterChange, SlruEffect};
 use crate::error::{EffectError, Fault};
+use crate::slru::{PAGES_PER_SEGMENT, SlruKind};
 use crate::wire::{Parts, u8_at, u32_at};
 
 /// What a record of the log itself does.
@@ -24,7 +25,7 @@ pub fn effects(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), Effe
             out.push(Effect::NextOid(u32_at(&record.main_data, 0, "nextoid").map_err(cut_short)?));
         }
         xlog_info::PARAMETER_CHANGE => {
-            out.push(Effect::ParameterChange(parameters(&record.main_data).map_err(cut_short)?));
+            parameter_change(parameters(&record.main_data).map_err(cut_short)?, out);
         }
         xlog_info::FPW_CHANGE => {
             let on = u8_at(&record.main_data, 0, "full_page_writes").map_err(cut_short)? != 0;
@@ -59,6 +60,17 @@ fn checkpoint(record: &DecodedRecord, kind: CheckpointKind) -> Result<Effect, Ef
     match CheckPoint::parse(&record.main_data) {
         Ok(checkpoint) => Ok(Effect::Checkpoint { kind, checkpoint }),
         Err(_) => Err(EffectError::malformed(record, "checkpoint is cut short")),
+    }
+}
+
+/// Without commit timestamps all that there were go (`DeactivateCommitTs` in `src/backend/access/transam/commit_ts.c`).
+fn parameter_change(parameters: ParameterChange, out: &mut Vec<Effect>) {
+    out.push(Effect::ParameterChange(parameters));
+    if !parameters.track_commit_timestamp {
+        let kind = SlruKind::CommitTs;
+        let to_segment = kind.last_page() / PAGES_PER_SEGMENT + 1;
+        out.push(Effect::OldestCommitTs { xid: 0 });
+        out.push(Effect::Slru(SlruEffect::DropSegments { kind, from_segment: 0, to_segment }));
     }
 }
 
