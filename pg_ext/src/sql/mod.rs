@@ -1,5 +1,7 @@
 //! The extension's SQL functions. Their declarations stand in `sql/strata--*.sql`.
 
+mod safekeepers;
+
 use pgrx::prelude::*;
 
 use crate::guc;

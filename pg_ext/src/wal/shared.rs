@@ -33,6 +33,17 @@ pub struct SafekeeperSlot {
     pub commit_lsn: AtomicU64,
 }
 
+/// Names of a safekeeper's states, as the driver gives them; shared memory holds their numbers.
+const STATES: [&str; 6] = ["unknown", "down", "joining", "catching up", "streaming", "learner"];
+
+pub fn state_number(name: &str) -> u32 {
+    STATES.iter().position(|state| *state == name).map_or(0, |number| number as u32)
+}
+
+pub fn state_name(number: u32) -> &'static str {
+    STATES.get(number as usize).copied().unwrap_or(STATES[0])
+}
+
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
 pub const fn shared_bytes() -> usize {

@@ -88,8 +88,7 @@ fn config() -> Result<QuorumConfig, String> {
         safekeepers: guc::safekeepers()?,
         term,
         start_lsn,
-        // SAFETY: plain values of the running server.
-        system_id: unsafe { pg_sys::GetSystemIdentifier() },
+        // SAFETY: a plain value of the running server.
         segment_bytes: unsafe { pg_sys::wal_segment_size } as u64,
     })
 }
@@ -100,6 +99,7 @@ struct Pump {
     slot: Slot,
     source: Source,
     quorum: Quorum,
+    /// Invalid until the quorum has said where sending goes on.
     sent: Lsn,
     committed: Lsn,
     status_at: Instant,
@@ -113,7 +113,7 @@ impl Pump {
         let slot = Slot::take(shared.slot_made.load(SeqCst), config.start_lsn, config.segment_bytes);
         shared.slot_made.store(true, SeqCst);
         shared.term.store(config.term.0, SeqCst);
-        let (start, segment_bytes) = (config.start_lsn, config.segment_bytes);
+        let segment_bytes = config.segment_bytes;
         let quorum = Quorum::start(config)?;
         Ok(Pump {
             shared,
@@ -121,8 +121,7 @@ impl Pump {
             slot,
             source: Source::new(segment_bytes),
             quorum,
-            // A worker that comes back sends again from what a majority is known to have: the driver skips what is there.
-            sent: Lsn(shared.commit_lsn.load(SeqCst)).max(start),
+            sent: Lsn::INVALID,
             committed: Lsn::INVALID,
             status_at: Instant::now(),
         })
@@ -151,6 +150,10 @@ impl Pump {
 
     /// Hands on what is flushed and not yet sent. True: there may be more.
     fn send(&mut self) -> bool {
+        if !self.sent.is_valid() {
+            let Some(lsn) = self.quorum.append_lsn() else { return false };
+            self.sent = lsn;
+        }
         // SAFETY: reads shared memory; no timeline is wanted.
         let flushed = Lsn(unsafe { pg_sys::GetFlushRecPtr(std::ptr::null_mut()) });
         if flushed <= self.sent || !self.quorum.has_room() {
@@ -197,7 +200,8 @@ impl Pump {
             pg_sys::ConditionVariablePrepareToSleep(&raw mut (*pg_sys::WalSndCtl).wal_flush_cv);
             // Flushed meanwhile, before we were on the list: no wake-up would come for that.
             let flushed = Lsn(pg_sys::GetFlushRecPtr(std::ptr::null_mut()));
-            let nothing_to_send = flushed <= self.sent || !self.quorum.has_room();
+            let connected = self.sent.is_valid();
+            let nothing_to_send = !connected || flushed <= self.sent || !self.quorum.has_room();
             if nothing_to_send {
                 let events = pg_sys::WL_LATCH_SET
                     | pg_sys::WL_SOCKET_READABLE
