@@ -1,1 +1,11 @@
-//! Being built.
+//! The supervisor of one Postgres: see `README.md` for what it does, `supervisor` for the order in which.
+#![deny(unsafe_code)]
+
+pub mod data_dir;
+pub mod handoff;
+pub mod postmaster;
+pub mod settings;
+pub mod spec;
+pub mod state_file;
+pub mod supervisor;
+pub mod tail;

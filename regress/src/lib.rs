@@ -4,4 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod postgres;
+pub mod tpcb;
 pub mod wal_files;
+pub mod whole;

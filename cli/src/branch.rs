@@ -1,0 +1,128 @@
+//! Branches: made at the end of another branch or at an LSN in its past, listed with how far they are.
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use strata_common::{Lsn, TenantTimelineId, TimelineId};
+use strata_proto::pageserver::{CreateBranchRequest, ListTimelinesRequest, TimelineInfo};
+
+use crate::args::BranchCreate;
+use crate::home::Home;
+use crate::output::{Output, table};
+use crate::registry::{self, Branch, Registry};
+use crate::{node, rpc, tenant};
+
+pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> anyhow::Result<Output> {
+    registry::check_name("branch", &options.name)?;
+    let mut locked = home.lock()?;
+    let tenant = locked.registry.tenant(tenant_name)?;
+    let from = locked.registry.branch(tenant_name, &options.from)?.clone();
+    if tenant.branches.contains_key(&options.name) {
+        bail!("there is a branch '{}' already", options.name);
+    }
+    let ancestor = TenantTimelineId { tenant: tenant.id, timeline: from.timeline_id };
+    let id = TenantTimelineId { tenant: tenant.id, timeline: TimelineId(tenant::random()) };
+    // All that is committed now belongs to the branch; the pageserver may still be reading the last of it.
+    let committed = committed_lsn(&locked.registry, ancestor).await?;
+    if let Some(lsn) = options.at_lsn.filter(|lsn| *lsn > committed) {
+        bail!("branch '{}' ends at {committed}, before {lsn}: choose an LSN that it has", options.from);
+    }
+    let request = CreateBranchRequest {
+        timeline: Some(id.into()),
+        ancestor_timeline_id: from.timeline_id.to_vec().into(),
+        lsn: options.at_lsn.unwrap_or(Lsn::MAX).0,
+        at_least_lsn: options.at_lsn.unwrap_or(committed).0,
+    };
+    let answer = rpc::pageserver(&locked.registry).await?.create_branch(request).await;
+    let made =
+        answer.map_err(|status| rpc::refusal("the pageserver cannot make the branch", &status))?.into_inner();
+    let start = Lsn(made.start_lsn);
+    let mut branch = tenant::new_branch(&locked.registry, id.timeline, Some(options.from.clone()), start);
+    tenant::create_copies(&locked.registry, tenant, &mut branch).await?;
+    let tenant = locked.registry.tenants.get_mut(tenant_name).context("the tenant was just there")?;
+    tenant.branches.insert(options.name.clone(), branch);
+    locked.save()?;
+    let json =
+        json!({ "name": options.name, "timeline_id": id.timeline, "from": options.from, "start_lsn": start });
+    Ok(Output::new(json, format!("branch {} of {} at {start}", options.name, options.from)))
+}
+
+/// The highest commit LSN that any safekeeper knows of a timeline.
+async fn committed_lsn(registry: &Registry, id: TenantTimelineId) -> anyhow::Result<Lsn> {
+    let mut highest = None;
+    for node in node::reachable_safekeepers(registry).await {
+        let answer =
+            rpc::safekeeper(&node).await?.list_timelines(strata_proto::wal::ListTimelinesRequest {}).await;
+        let answer =
+            answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?;
+        for status in answer.into_inner().timelines {
+            let named = status.timeline.as_ref();
+            if named
+                .is_some_and(|t| t.tenant_id == id.tenant.to_vec() && t.timeline_id == id.timeline.to_vec())
+            {
+                highest = highest.max(Some(Lsn(status.commit_lsn)));
+            }
+        }
+    }
+    highest.context("no safekeeper answers for this branch: 'strata start' starts them")
+}
+
+pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
+    let registry = home.registry()?;
+    let json = describe_all(&registry, tenant_name).await?;
+    let text =
+        |value: &Value, key: &str| value[key].as_str().map_or_else(|| value[key].to_string(), str::to_owned);
+    let keys = ["name", "from", "start_lsn", "lsn", "logical_bytes", "physical_bytes", "state"];
+    let row = |value: &Value| keys.iter().map(|key| text(value, key).replace("null", "-")).collect();
+    let rows: Vec<Vec<String>> = json.iter().map(row).collect();
+    Ok(Output::new(json!(json), table(&keys, &rows)))
+}
+
+/// Branches as `status --json` shows them; with the pageserver away, without what only it knows.
+pub async fn describe_all(registry: &Registry, tenant_name: &str) -> anyhow::Result<Vec<Value>> {
+    let tenant = registry.tenant(tenant_name)?;
+    let infos = timeline_infos(registry).await.ok();
+    let mut rows = Vec::new();
+    for (name, branch) in &tenant.branches {
+        let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
+        let info = infos.iter().flatten().find(|info| is_timeline(info, id));
+        rows.push(describe(name, branch, info));
+    }
+    Ok(rows)
+}
+
+fn describe(name: &str, branch: &Branch, info: Option<&TimelineInfo>) -> Value {
+    json!({
+        "name": name,
+        "timeline_id": branch.timeline_id,
+        "from": branch.ancestor,
+        "start_lsn": branch.start_lsn,
+        "lsn": info.map(|info| Lsn(info.last_record_lsn)),
+        "remote_consistent_lsn": info.map(|info| Lsn(info.remote_consistent_lsn)),
+        "logical_bytes": info.map(|info| info.logical_bytes),
+        "physical_bytes": info.map(|info| info.physical_bytes),
+        "state": info.map_or("unknown", |info| info.state.as_str()),
+        "problem": info.map_or("the pageserver does not answer", |info| info.problem.as_str()),
+    })
+}
+
+async fn timeline_infos(registry: &Registry) -> anyhow::Result<Vec<TimelineInfo>> {
+    let answer = rpc::pageserver(registry).await?.list_timelines(ListTimelinesRequest {}).await;
+    Ok(answer
+        .map_err(|status| rpc::refusal("the pageserver cannot list its timelines", &status))?
+        .into_inner()
+        .timelines)
+}
+
+fn is_timeline(info: &TimelineInfo, id: TenantTimelineId) -> bool {
+    let named = info.timeline.as_ref();
+    named.is_some_and(|t| t.tenant_id == id.tenant.to_vec() && t.timeline_id == id.timeline.to_vec())
+}
+
+pub async fn lsn(home: &Home, tenant_name: &str, name: &str) -> anyhow::Result<Output> {
+    let registry = home.registry()?;
+    let tenant = registry.tenant(tenant_name)?;
+    let branch = registry.branch(tenant_name, name)?;
+    let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
+    let lsn = committed_lsn(&registry, id).await?;
+    Ok(Output::new(json!({ "branch": name, "lsn": lsn }), lsn.to_string()))
+}

@@ -1,0 +1,330 @@
+//! Computes: registered by name, each a `strata-compute` supervisor with one Postgres. The supervisor says how far it is in a
+//! state file; this module starts it, reads that file and ends it.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use strata_common::TenantTimelineId;
+use strata_compute::spec::{Endpoint, Phase, Spec, State, check_setting};
+
+use crate::args::{ComputeAttach, ComputeStart};
+use crate::home::{Home, Locked, write_whole};
+use crate::init::Ports;
+use crate::output::{Output, table, to_stderr};
+use crate::postgres;
+use crate::process::{self, Running};
+use crate::registry::{self, Compute, Registry};
+use crate::users::RunAs;
+
+/// Start-up waits for safekeepers and the pageserver; when they are away it says so and goes on waiting up to this.
+const START_MAX: Duration = Duration::from_secs(120);
+/// The supervisor bounds its own stop; this is a little longer.
+const STOP_MAX: Duration = Duration::from_secs(90);
+/// How long a fenced compute may take to notice.
+const FENCE_MAX: Duration = Duration::from_secs(10);
+
+fn process_name(name: &str) -> String {
+    format!("compute-{name}")
+}
+
+fn state_path(home: &Home, name: &str) -> std::path::PathBuf {
+    home.root.join("run").join(format!("compute-{name}.state.json"))
+}
+
+/// The supervisor of a compute, if it is alive.
+pub fn alive(home: &Home, name: &str) -> Option<Running> {
+    Running::alive(&home.pid_path(&process_name(name)))
+}
+
+fn state(home: &Home, name: &str) -> Option<State> {
+    serde_json::from_str(&std::fs::read_to_string(state_path(home, name)).ok()?).ok()
+}
+
+/// Names of live computes of a branch.
+fn alive_on(home: &Home, registry: &Registry, tenant: &str, branch: &str) -> Vec<String> {
+    let on_branch = registry.computes.iter().filter(|(_, c)| c.tenant == tenant && c.branch == branch);
+    on_branch.map(|(name, _)| name.clone()).filter(|name| alive(home, name).is_some()).collect()
+}
+
+pub async fn start(home: &Home, tenant: &str, options: &ComputeStart) -> anyhow::Result<Output> {
+    registry::check_name("compute", &options.name)?;
+    let settings = parse_settings(&options.settings)?;
+    let mut locked = home.lock()?;
+    let registry = &locked.registry;
+    registry.branch(tenant, &options.branch)?;
+    if alive(home, &options.name).is_some() {
+        bail!("compute '{}' runs already: 'strata compute show {0}' shows it", options.name);
+    }
+    let rivals = alive_on(home, registry, tenant, &options.branch);
+    if let (Some(rival), false) = (rivals.first(), options.takeover) {
+        bail!(
+            "compute '{rival}' is alive on branch '{}': stop it, or take over from it with --takeover",
+            options.branch
+        );
+    }
+    register(&mut locked, tenant, options, settings)?;
+    let begin = std::time::Instant::now();
+    launch(home, &locked.registry, &options.name)?;
+    let running = wait_running(home, &options.name).await;
+    for rival in &rivals {
+        watch_fenced(home, rival).await;
+    }
+    let mut shown = running.map(|state| shown(&locked.registry, &options.name, Some(&state), true))?;
+    shown["timings_ms"]["total"] = json!(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let text = format!(
+        "compute {} on branch {}: {}",
+        options.name,
+        options.branch,
+        shown["connstr"].as_str().unwrap_or("-")
+    );
+    Ok(Output::new(shown, text))
+}
+
+pub async fn attach(home: &Home, tenant: &str, options: &ComputeAttach) -> anyhow::Result<Output> {
+    let options = ComputeStart {
+        name: options.name.clone(),
+        branch: options.branch.clone(),
+        takeover: true,
+        settings: options.settings.clone(),
+    };
+    start(home, tenant, &options).await
+}
+
+fn parse_settings(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut settings = BTreeMap::new();
+    for pair in pairs {
+        let (name, value) = pair.split_once('=').with_context(|| format!("'{pair}' is not GUC=VALUE"))?;
+        check_setting(name)?;
+        settings.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
+    }
+    Ok(settings)
+}
+
+fn register(
+    locked: &mut Locked,
+    tenant: &str,
+    options: &ComputeStart,
+    settings: BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    let known = locked.registry.computes.get(&options.name);
+    if let Some(known) = known
+        && known.tenant != tenant
+    {
+        bail!("compute '{}' belongs to tenant '{}': choose another name", options.name, known.tenant);
+    }
+    let port = match known {
+        Some(known) => known.port,
+        None => Ports::from_base(None).next()?,
+    };
+    let settings = if settings.is_empty() {
+        known.map(|known| known.settings.clone()).unwrap_or_default()
+    } else {
+        settings
+    };
+    let compute = Compute { tenant: tenant.to_owned(), branch: options.branch.clone(), port, settings };
+    locked.registry.computes.insert(options.name.clone(), compute);
+    locked.save()
+}
+
+fn launch(home: &Home, registry: &Registry, name: &str) -> anyhow::Result<()> {
+    let compute = registry.compute(name)?;
+    let tenant = registry.tenant(&compute.tenant)?;
+    let branch = registry.branch(&compute.tenant, &compute.branch)?;
+    let tree = postgres::tree()?;
+    postgres::version(&tree)?;
+    let major = tenant.pg_version_num / 10_000;
+    if major != postgres::MAJOR {
+        bail!(
+            "tenant '{}' is of Postgres {major}, and this is made for Postgres {}",
+            compute.tenant,
+            postgres::MAJOR
+        );
+    }
+    let run_as = RunAs::current()?;
+    run_as.own_folder(&home.compute_dir(name))?;
+    let endpoint = |port: u16| format!("127.0.0.1:{port}");
+    let spec = Spec {
+        name: name.to_owned(),
+        branch: compute.branch.clone(),
+        timeline: TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id },
+        system_id: tenant.system_id,
+        wal_segment_bytes: tenant.wal_segment_bytes,
+        safekeepers: registry
+            .safekeepers
+            .iter()
+            .map(|node| Endpoint { id: node.id, address: endpoint(node.port) })
+            .collect(),
+        pageserver: registry
+            .pageservers
+            .first()
+            .map(|node| endpoint(node.port))
+            .context("there is no pageserver")?,
+        bin_dir: tree.join("bin"),
+        data_dir: home.compute_dir(name).join("pgdata"),
+        host: "127.0.0.1".to_owned(),
+        port: compute.port,
+        uid: run_as.uid.as_raw(),
+        gid: run_as.gid.as_raw(),
+        settings: compute.settings.clone(),
+        state_file: state_path(home, name),
+    };
+    let spec_path = home.root.join("run").join(format!("compute-{name}.spec.json"));
+    write_whole(&spec_path, serde_json::to_string_pretty(&spec).context("a spec is plain JSON")?.as_bytes())?;
+    // What a former life said must not be taken for this one's word.
+    let _ = std::fs::remove_file(state_path(home, name));
+    let mut command = Command::new(postgres::sibling("strata-compute")?);
+    command.arg("--spec").arg(&spec_path);
+    process::start(command, &home.pid_path(&process_name(name)), &home.log_path(&process_name(name)))?;
+    Ok(())
+}
+
+/// Follows the supervisor's state until Postgres accepts connections, showing what it waits for.
+async fn wait_running(home: &Home, name: &str) -> anyhow::Result<State> {
+    let begin = std::time::Instant::now();
+    let mut said = String::new();
+    loop {
+        let process = alive(home, name);
+        let state = state(home, name);
+        if let Some(state) = &state {
+            match state.phase {
+                Phase::Running => return Ok(state.clone()),
+                Phase::Failed | Phase::Fenced | Phase::Stopped => {
+                    bail!("compute '{name}' did not start: {}", state.problem)
+                }
+                Phase::Starting | Phase::Stopping => {}
+            }
+            if !state.problem.is_empty() && state.problem != said {
+                said = state.problem.clone();
+                to_stderr(&said);
+            }
+        }
+        if process.is_none() {
+            bail!(
+                "compute '{name}' did not start: {}",
+                process::last_words(&home.log_path(&process_name(name)))
+            );
+        }
+        if begin.elapsed() > START_MAX {
+            kill_running(home, name).await;
+            bail!("compute '{name}' did not start within {} s: {said}", START_MAX.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A compute that was taken over ends by itself; this only waits for it, so that the verb's return means that it is gone.
+async fn watch_fenced(home: &Home, name: &str) {
+    let Some(process) = alive(home, name) else { return };
+    if !process.wait_gone(FENCE_MAX).await {
+        to_stderr(&format!("compute '{name}' is fenced (it can commit nothing) but has not ended yet"));
+    }
+}
+
+pub async fn stop(home: &Home, name: &str) -> anyhow::Result<Output> {
+    let locked = home.lock()?;
+    locked.registry.compute(name)?;
+    if alive(home, name).is_none() {
+        bail!("compute '{name}' does not run");
+    }
+    let state = stop_running(home, name).await?;
+    let end = state.end_lsn.map_or_else(|| "not known".to_owned(), |lsn| lsn.to_string());
+    let text = if state.problem.is_empty() {
+        format!("compute {name} is stopped; its log ends at {end}")
+    } else {
+        format!(
+            "compute {name} is stopped, but not cleanly ({}); nothing acknowledged is lost",
+            state.problem
+        )
+    };
+    Ok(Output::new(shown(&locked.registry, name, Some(&state), false), text))
+}
+
+/// Asks the supervisor to stop its Postgres and waits until both are gone.
+pub async fn stop_running(home: &Home, name: &str) -> anyhow::Result<State> {
+    let Some(process) = alive(home, name) else { bail!("compute '{name}' does not run") };
+    process.signal(Signal::SIGTERM);
+    if !process.wait_gone(STOP_MAX).await {
+        bail!(
+            "compute '{name}' did not stop within {} s: see 'strata compute logs {name}'",
+            STOP_MAX.as_secs()
+        );
+    }
+    state(home, name).with_context(|| format!("compute '{name}' ended without a word on its state"))
+}
+
+/// SIGKILL to the process group of supervisor and postmaster.
+pub async fn kill_running(home: &Home, name: &str) {
+    let Some(process) = alive(home, name) else { return };
+    // The group is the supervisor's own since its start; gone already is what was wanted.
+    let _ = killpg(Pid::from_raw(process.pid), Signal::SIGKILL);
+    process.wait_gone(STOP_MAX).await;
+}
+
+pub fn describe(home: &Home, registry: &Registry, name: &str) -> anyhow::Result<Value> {
+    registry.compute(name)?;
+    let process = alive(home, name);
+    Ok(shown(registry, name, state(home, name).as_ref(), process.is_some()))
+}
+
+/// A compute as `compute show --json` prints it. A state file that outlived its process counts for its last words only.
+fn shown(registry: &Registry, name: &str, state: Option<&State>, alive: bool) -> Value {
+    let compute = registry.computes.get(name);
+    let phase = match (state, alive) {
+        (Some(state), true) => state.phase,
+        (Some(state), false) if matches!(state.phase, Phase::Fenced | Phase::Failed) => state.phase,
+        (None, true) => Phase::Starting,
+        (_, false) => Phase::Stopped,
+    };
+    let live = state.filter(|_| alive);
+    json!({
+        "name": name,
+        "tenant": compute.map(|compute| &compute.tenant),
+        "branch": compute.map(|compute| &compute.branch),
+        "state": phase,
+        "host": "127.0.0.1",
+        "port": compute.map(|compute| compute.port),
+        "connstr": live.map(|state| &state.connstr),
+        "start_lsn": state.and_then(|state| state.start_lsn),
+        "end_lsn": state.and_then(|state| state.end_lsn),
+        "term": state.and_then(|state| state.term),
+        "pid": live.map(|state| state.pid),
+        "pgid": live.map(|state| state.pgid),
+        "pgdata": state.map(|state| &state.data_dir),
+        "timings_ms": state.map(|state| &state.timings_ms).map_or_else(|| json!({}), |timings| json!(timings)),
+        "problem": state.map_or("", |state| state.problem.as_str()),
+    })
+}
+
+pub fn list(home: &Home) -> anyhow::Result<Output> {
+    let registry = home.registry()?;
+    let names = registry.computes.keys();
+    let rows: Vec<Value> =
+        names.map(|name| describe(home, &registry, name)).collect::<anyhow::Result<_>>()?;
+    let plain =
+        |value: &Value| value.as_str().map_or_else(|| value.to_string().replace("null", "-"), str::to_owned);
+    let columns = ["name", "tenant", "branch", "state", "port", "pid", "start_lsn"];
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|c| plain(&row[*c])).collect()).collect();
+    Ok(Output::new(json!(rows), table(&columns, &cells)))
+}
+
+pub fn show(home: &Home, name: &str) -> anyhow::Result<Output> {
+    let shown = describe(home, &home.registry()?, name)?;
+    let text = format!("{shown:#}");
+    Ok(Output::new(shown, text))
+}
+
+pub fn logs(home: &Home, name: &str, lines: usize) -> anyhow::Result<Output> {
+    home.registry()?.compute(name)?;
+    let path = home.log_path(&process_name(name));
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let all: Vec<&str> = text.lines().collect();
+    let last = &all[all.len().saturating_sub(lines)..];
+    Ok(Output::new(json!({ "path": path.display().to_string(), "lines": last }), last.join("\n")))
+}

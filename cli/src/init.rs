@@ -1,0 +1,135 @@
+//! `strata init`: a new installation. Starts nothing that outlives it, but needs the daemons for a moment to make the tenant.
+
+use std::net::TcpListener;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use strata_common::{ClusterId, NodeId};
+
+use crate::args::InitOptions;
+use crate::home::Home;
+use crate::node;
+use crate::output::{Output, to_stderr};
+use crate::registry::{FORMAT, Node, Registry};
+use crate::users::RunAs;
+use crate::{postgres, tenant};
+
+pub async fn init(home: &Home, options: &InitOptions) -> anyhow::Result<Output> {
+    if home.registry_path().exists() {
+        bail!("{} already holds an installation: 'strata start' starts it", home.root.display());
+    }
+    refuse_used_folder(home)?;
+    let run_as = RunAs::current()?;
+    run_as.check_reachable(&home.root.join("computes"))?;
+    postgres::version(&postgres::tree()?)?;
+    make_root(home)?;
+    run_as.check_reachable(&home.root.join("computes"))?;
+
+    let registry = new_registry(options)?;
+    let mut locked = home.lock_new(registry)?;
+    node::write_all_configs(home, &locked.registry)?;
+    locked.save()?;
+    if let Err(error) = first_tenant(home, &mut locked).await {
+        // Nothing of a half-made installation stays: the next init starts from nothing.
+        node::stop_all_daemons(home, &locked.registry).await;
+        drop(locked);
+        let _ = std::fs::remove_file(home.registry_path());
+        return Err(error).context("the installation could not be made");
+    }
+    node::stop_all_daemons(home, &locked.registry).await;
+    let root = home.root.display().to_string();
+    Ok(Output::new(
+        json!({ "dir": root, "cluster_id": locked.registry.cluster_id, "tenant": "default", "branch": "main" }),
+        format!(
+            "made {root}: tenant default, branch main; next: 'strata start', then 'strata compute start NAME'"
+        ),
+    ))
+}
+
+async fn first_tenant(home: &Home, locked: &mut crate::home::Locked) -> anyhow::Result<()> {
+    to_stderr("starting safekeepers and pageserver to make the first tenant");
+    node::start_all_daemons(home, locked).await?;
+    tenant::make(locked, "default").await
+}
+
+fn refuse_used_folder(home: &Home) -> anyhow::Result<()> {
+    let Ok(mut entries) = std::fs::read_dir(&home.root) else { return Ok(()) };
+    // An init that was interrupted leaves no registry; only what it makes itself may lie there.
+    let ours = ["lock", "config", "run", "objects", "computes"];
+    let stranger = entries.find_map(|entry| {
+        let name = entry.ok()?.file_name().to_string_lossy().into_owned();
+        let known = ours.contains(&name.as_str())
+            || name.starts_with("safekeeper-")
+            || name.starts_with("pageserver-");
+        (!known).then_some(name)
+    });
+    match stranger {
+        Some(name) => {
+            bail!("{} is not empty (it holds '{name}'): choose another folder", home.root.display())
+        }
+        None => clear_leftovers(home),
+    }
+}
+
+fn clear_leftovers(home: &Home) -> anyhow::Result<()> {
+    let entries =
+        std::fs::read_dir(&home.root).with_context(|| format!("cannot list {}", home.root.display()))?;
+    for entry in entries {
+        let path = entry.context("cannot list a folder")?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).with_context(|| format!("cannot clear {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_root(home: &Home) -> anyhow::Result<()> {
+    let describe = || format!("cannot make {}", home.root.display());
+    std::fs::create_dir_all(&home.root).with_context(describe)?;
+    // Postgres, another user when we are root, walks through to its own folder.
+    std::fs::set_permissions(&home.root, std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .with_context(describe)?;
+    std::fs::create_dir_all(home.root.join("computes")).with_context(describe)?;
+    std::fs::create_dir_all(home.object_store()).with_context(describe)
+}
+
+fn new_registry(options: &InitOptions) -> anyhow::Result<Registry> {
+    let mut ports = Ports::from_base(options.port_base);
+    let mut node = |id| -> anyhow::Result<Node> {
+        Ok(Node { id: NodeId(id), port: ports.next()?, http_port: ports.next()? })
+    };
+    let safekeepers = (1..=options.safekeepers).map(&mut node).collect::<anyhow::Result<_>>()?;
+    let pageservers = vec![node(1)?];
+    Ok(Registry {
+        format: FORMAT,
+        cluster_id: ClusterId(tenant::random()),
+        safekeepers,
+        pageservers,
+        pageserver_generation: 0,
+        tenants: Default::default(),
+        computes: Default::default(),
+    })
+}
+
+/// Gives out ports: one after another from a base, or free ones. A port that is taken is refused.
+pub struct Ports {
+    next: Option<u16>,
+    /// Held until all are given out, so that no port is given twice.
+    held: Vec<TcpListener>,
+}
+
+impl Ports {
+    pub fn from_base(base: Option<u16>) -> Ports {
+        Ports { next: base, held: Vec::new() }
+    }
+
+    pub fn next(&mut self) -> anyhow::Result<u16> {
+        let wanted = self.next.unwrap_or(0);
+        let listener = TcpListener::bind(("127.0.0.1", wanted))
+            .with_context(|| format!("port {wanted} is taken: choose another --port-base"))?;
+        let port = listener.local_addr().context("a bound socket has an address")?.port();
+        self.next = self.next.map(|port| port.checked_add(1).unwrap_or(1024));
+        self.held.push(listener);
+        Ok(port)
+    }
+}

@@ -1,0 +1,88 @@
+//! `strata`: the command line. Thin: it reads the arguments, runs one verb under the lock of the installation and prints
+//! what the verb returns, for people or as one JSON document. Errors are one sentence on stderr; exit code 0 means success.
+#![forbid(unsafe_code)]
+
+mod args;
+mod branch;
+mod compute;
+mod home;
+mod init;
+mod node;
+mod output;
+mod postgres;
+mod process;
+mod psql;
+mod registry;
+mod rpc;
+mod status;
+mod tenant;
+mod users;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, BranchVerb, ComputeVerb, NodeVerb, TenantVerb, Verb};
+use home::Home;
+use node::Kind;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::anyhow!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(output) => output.print(json),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    output::to_stderr(&format!("strata: {}", causes.join(": ")));
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<Output> {
+    let home = Home::at(arguments.dir)?;
+    let tenant = arguments.tenant;
+    match arguments.verb {
+        Verb::Init(options) => init::init(&home, &options).await,
+        Verb::Start => node::start_all(&home).await,
+        Verb::Stop => node::stop_all(&home).await,
+        Verb::Status => status::status(&home).await,
+        Verb::Tenant(TenantVerb::Create { name }) => tenant::create(&home, &name).await,
+        Verb::Tenant(TenantVerb::List) => tenant::list(&home),
+        Verb::Branch(BranchVerb::Create(options)) => branch::create(&home, &tenant, &options).await,
+        Verb::Branch(BranchVerb::List) => branch::list(&home, &tenant).await,
+        Verb::Compute(verb) => run_compute(&home, &tenant, verb).await,
+        Verb::Safekeeper(verb) => run_node(&home, Kind::Safekeeper, verb).await,
+        Verb::Pageserver(verb) => run_node(&home, Kind::Pageserver, verb).await,
+        Verb::Psql { compute, arguments } => psql::run(&home, compute.as_deref(), &arguments),
+        Verb::Lsn { branch } => branch::lsn(&home, &tenant, &branch).await,
+        Verb::PgBindir => postgres::bindir(),
+        Verb::PgSrcdir => postgres::srcdir(),
+    }
+}
+
+async fn run_compute(home: &Home, tenant: &str, verb: ComputeVerb) -> anyhow::Result<Output> {
+    match verb {
+        ComputeVerb::Start(options) => compute::start(home, tenant, &options).await,
+        ComputeVerb::Attach(options) => compute::attach(home, tenant, &options).await,
+        ComputeVerb::Stop { name } => compute::stop(home, &name).await,
+        ComputeVerb::Detach { name } => compute::stop(home, &name).await,
+        ComputeVerb::List => compute::list(home),
+        ComputeVerb::Show { name } => compute::show(home, &name),
+        ComputeVerb::Logs { name, lines } => compute::logs(home, &name, lines),
+    }
+}
+
+async fn run_node(home: &Home, kind: Kind, verb: NodeVerb) -> anyhow::Result<Output> {
+    match verb {
+        NodeVerb::Start { id } => node::start_one(home, kind, id).await,
+        NodeVerb::Stop { id } => node::stop_one(home, kind, id).await,
+    }
+}

@@ -1,0 +1,221 @@
+//! Safekeepers and pageservers: their configuration, starting and stopping them, one or all.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use strata_common::NodeId;
+
+use crate::home::{Home, Locked, write_whole};
+use crate::output::{Output, to_stderr};
+use crate::process::{self, Running};
+use crate::registry::{Node, Registry};
+use crate::{compute, postgres, rpc, tenant};
+
+/// A daemon opens its data before it listens; a big one takes its time.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// What a daemon gets for a graceful end before it is killed: it loses nothing either way.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Safekeeper,
+    Pageserver,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Safekeeper => "safekeeper",
+            Kind::Pageserver => "pageserver",
+        }
+    }
+
+    pub fn nodes(self, registry: &Registry) -> &[Node] {
+        match self {
+            Kind::Safekeeper => &registry.safekeepers,
+            Kind::Pageserver => &registry.pageservers,
+        }
+    }
+
+    pub fn name(self, id: NodeId) -> String {
+        format!("{}-{id}", self.word())
+    }
+
+    fn find(self, registry: &Registry, id: u64) -> anyhow::Result<Node> {
+        let nodes = self.nodes(registry);
+        let node = nodes.iter().find(|node| node.id.0 == id).cloned();
+        node.with_context(|| {
+            format!("there is no {} {id}: they are numbered 1 to {}", self.word(), nodes.len())
+        })
+    }
+}
+
+/// The process of a node, if it is alive.
+pub fn alive(home: &Home, kind: Kind, id: NodeId) -> Option<Running> {
+    Running::alive(&home.pid_path(&kind.name(id)))
+}
+
+pub fn write_all_configs(home: &Home, registry: &Registry) -> anyhow::Result<()> {
+    for kind in [Kind::Safekeeper, Kind::Pageserver] {
+        for node in kind.nodes(registry) {
+            write_config(home, registry, kind, node)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_config(home: &Home, registry: &Registry, kind: Kind, node: &Node) -> anyhow::Result<()> {
+    let name = kind.name(node.id);
+    let mut config = toml::Table::new();
+    let mut set = |key: &str, value: toml::Value| config.insert(key.to_owned(), value);
+    set("id", toml::Value::Integer(i64::try_from(node.id.0).context("a small number")?));
+    set("cluster", registry.cluster_id.to_string().into());
+    set("listen", format!("127.0.0.1:{}", node.port).into());
+    set("http", format!("127.0.0.1:{}", node.http_port).into());
+    set("dir", home.node_dir(&name).display().to_string().into());
+    if kind == Kind::Pageserver {
+        let safekeepers =
+            registry.safekeepers.iter().map(|s| toml::Value::from(format!("127.0.0.1:{}", s.port)));
+        set("safekeepers", toml::Value::Array(safekeepers.collect()));
+        set("object_store", home.object_store().display().to_string().into());
+        set("generation", toml::Value::Integer(i64::from(registry.pageserver_generation)));
+    }
+    let text = toml::to_string(&config).context("a configuration is plain TOML")?;
+    write_whole(&home.config_path(&name), text.as_bytes())
+}
+
+/// Starts one daemon and waits until it answers. One that is alive is left alone: false.
+async fn start_daemon(home: &Home, locked: &mut Locked, kind: Kind, node: &Node) -> anyhow::Result<bool> {
+    if alive(home, kind, node.id).is_some() {
+        return Ok(false);
+    }
+    let name = kind.name(node.id);
+    if kind == Kind::Pageserver {
+        // Persisted before use: no two lives of the pageserver share a generation (PS-2).
+        locked.registry.pageserver_generation += 1;
+        locked.save()?;
+    }
+    write_config(home, &locked.registry, kind, node)?;
+    let mut command = Command::new(postgres::sibling(&format!("strata-{}", kind.word()))?);
+    command.arg("--config").arg(home.config_path(&name));
+    let log = home.log_path(&name);
+    let running = process::start(command, &home.pid_path(&name), &log)?;
+    let what = format!("{} {}", kind.word(), node.id);
+    let port = node.port;
+    process::wait_ready(&what, running, &log, READY_MAX, async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+    })
+    .await?;
+    if kind == Kind::Safekeeper {
+        tenant::create_missing_copies(locked, node).await?;
+    }
+    Ok(true)
+}
+
+pub async fn start_all_daemons(home: &Home, locked: &mut Locked) -> anyhow::Result<()> {
+    for kind in [Kind::Safekeeper, Kind::Pageserver] {
+        for node in kind.nodes(&locked.registry).to_vec() {
+            start_daemon(home, locked, kind, &node).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Pageservers first, so that they report their last progress to safekeepers that are still there.
+pub async fn stop_all_daemons(home: &Home, registry: &Registry) {
+    for kind in [Kind::Pageserver, Kind::Safekeeper] {
+        for node in kind.nodes(registry) {
+            if let Some(running) = alive(home, kind, node.id) {
+                end(running).await;
+            }
+        }
+    }
+}
+
+/// SIGTERM, then SIGKILL when it takes too long.
+async fn end(running: Running) {
+    running.signal(Signal::SIGTERM);
+    if !running.wait_gone(STOP_MAX).await {
+        running.signal(Signal::SIGKILL);
+        running.wait_gone(STOP_MAX).await;
+    }
+}
+
+pub async fn start_all(home: &Home) -> anyhow::Result<Output> {
+    let mut locked = home.lock()?;
+    to_stderr("starting safekeepers and pageserver");
+    start_all_daemons(home, &mut locked).await?;
+    let nodes = listing(home, &locked.registry);
+    Ok(Output::new(nodes, "safekeepers and pageserver are ready; next: 'strata compute start NAME'"))
+}
+
+pub async fn stop_all(home: &Home) -> anyhow::Result<Output> {
+    let locked = home.lock()?;
+    let mut stopped = Vec::new();
+    for name in locked.registry.computes.keys() {
+        if compute::alive(home, name).is_some() {
+            to_stderr(&format!("stopping compute {name}"));
+            // One that cannot stop cleanly is killed: nothing acknowledged is lost, and the others still get their turn.
+            if let Err(error) = compute::stop_running(home, name).await {
+                to_stderr(&format!("compute {name}: {error:#}"));
+                compute::kill_running(home, name).await;
+            }
+            stopped.push(name.clone());
+        }
+    }
+    to_stderr("stopping pageserver and safekeepers");
+    stop_all_daemons(home, &locked.registry).await;
+    Ok(Output::new(json!({ "stopped_computes": stopped }), "all processes are gone"))
+}
+
+pub async fn start_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output> {
+    let mut locked = home.lock()?;
+    let node = kind.find(&locked.registry, id)?;
+    if !start_daemon(home, &mut locked, kind, &node).await? {
+        bail!("{} {id} runs already", kind.word());
+    }
+    Ok(Output::new(describe(home, kind, &node), format!("{} {id} is ready", kind.word())))
+}
+
+pub async fn stop_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output> {
+    let locked = home.lock()?;
+    let node = kind.find(&locked.registry, id)?;
+    let Some(running) = alive(home, kind, node.id) else { bail!("{} {id} does not run", kind.word()) };
+    end(running).await;
+    Ok(Output::new(describe(home, kind, &node), format!("{} {id} is stopped", kind.word())))
+}
+
+/// A node as `status --json` shows it.
+pub fn describe(home: &Home, kind: Kind, node: &Node) -> Value {
+    let running = alive(home, kind, node.id);
+    json!({
+        "id": node.id,
+        "pid": running.map(|process| process.pid),
+        "dir": home.node_dir(&kind.name(node.id)).display().to_string(),
+        "host": "127.0.0.1",
+        "port": node.port,
+        "http_port": node.http_port,
+        "state": if running.is_some() { "running" } else { "stopped" },
+    })
+}
+
+fn listing(home: &Home, registry: &Registry) -> Value {
+    let of = |kind: Kind| -> Vec<Value> {
+        kind.nodes(registry).iter().map(|node| describe(home, kind, node)).collect()
+    };
+    json!({ "safekeepers": of(Kind::Safekeeper), "pageservers": of(Kind::Pageserver) })
+}
+
+/// Every safekeeper that answers.
+pub async fn reachable_safekeepers(registry: &Registry) -> Vec<Node> {
+    let mut reachable = Vec::new();
+    for node in &registry.safekeepers {
+        if rpc::safekeeper(node).await.is_ok() {
+            reachable.push(node.clone());
+        }
+    }
+    reachable
+}

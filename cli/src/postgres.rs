@@ -1,0 +1,107 @@
+//! Where the Postgres with the extension lies: an immutable tree in the cache, named by the file `postgres-tree` beside this
+//! program (written by `make build`).
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::output::Output;
+use crate::users::RunAs;
+
+/// The major version that everything here is made for.
+pub const MAJOR: u32 = 17;
+
+/// Folder of a program that lies beside this one.
+pub fn sibling(program: &str) -> anyhow::Result<PathBuf> {
+    let me = std::env::current_exe().context("cannot find this program's own file")?;
+    let path = me.parent().context("a program lies in a folder")?.join(program);
+    if !path.is_file() {
+        bail!("{} is missing: run 'make build'", path.display());
+    }
+    Ok(path)
+}
+
+/// The tree of Postgres and extension that new computes run from. `STRATA_PG_TREE` names another.
+pub fn tree() -> anyhow::Result<PathBuf> {
+    let tree = match std::env::var_os("STRATA_PG_TREE") {
+        Some(tree) => PathBuf::from(tree),
+        None => {
+            let file = sibling("postgres-tree")?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            PathBuf::from(text.trim())
+        }
+    };
+    if !tree.join("bin/postgres").is_file() {
+        bail!("there is no Postgres in {}: run 'make build'", tree.display());
+    }
+    Ok(tree)
+}
+
+/// The version of a tree's Postgres, such as "17.11". Another major than ours is refused.
+pub fn version(tree: &Path) -> anyhow::Result<String> {
+    let program = tree.join("bin/postgres");
+    let output = Command::new(&program).arg("--version").output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split_whitespace().nth(2).unwrap_or_default().to_owned();
+    let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
+    if major != Some(MAJOR) {
+        bail!("{} is Postgres {version}, and this is made for Postgres {MAJOR}", program.display());
+    }
+    Ok(version)
+}
+
+/// A tar of a freshly made data directory; made once for a Postgres tree and kept in its cache.
+pub fn template(tree: &Path, run_as: RunAs) -> anyhow::Result<Vec<u8>> {
+    version(tree)?;
+    let scratch =
+        tempfile::Builder::new().prefix("strata-initdb-").tempdir().context("cannot make a folder")?;
+    nix::unistd::chown(scratch.path(), Some(run_as.uid), Some(run_as.gid)).context("cannot own a folder")?;
+    let name = tree.file_name().context("a tree has a name")?.to_string_lossy().into_owned();
+    let cached = tree.with_file_name(format!("{name}.template.tar"));
+    if let Ok(tar) = std::fs::read(&cached) {
+        return Ok(tar);
+    }
+    let data = scratch.path().join("data");
+    let mut command = Command::new(tree.join("bin/initdb"));
+    command.args([
+        "--username=postgres",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-data-checksums",
+        "--no-sync",
+    ]);
+    command.args(["--auth=trust", "--no-instructions"]).arg("-D").arg(&data);
+    command.current_dir(scratch.path()).env("HOME", scratch.path()).stdin(Stdio::null());
+    if nix::unistd::Uid::effective().is_root() {
+        // Setting the uid also drops root's supplementary groups (std::os::unix::process::CommandExt).
+        command.uid(run_as.uid.as_raw()).gid(run_as.gid.as_raw());
+    }
+    let output = command.output().context("cannot run initdb")?;
+    if !output.status.success() {
+        bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all(".", &data).context("cannot read the new data directory")?;
+    let tar = builder.into_inner().context("cannot finish the tar")?;
+    // The cache may belong to somebody else; then each tenant pays for its initdb.
+    let _ = crate::home::write_whole(&cached, &tar);
+    Ok(tar)
+}
+
+pub fn bindir() -> anyhow::Result<Output> {
+    let path = tree()?.join("bin").display().to_string();
+    Ok(Output::new(json!({ "path": path }), path))
+}
+
+pub fn srcdir() -> anyhow::Result<Output> {
+    let tree = tree()?;
+    let source = std::fs::canonicalize(tree.join("src"));
+    let path =
+        source.with_context(|| format!("{} has no source tree", tree.display()))?.display().to_string();
+    Ok(Output::new(json!({ "path": path }), path))
+}

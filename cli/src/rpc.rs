@@ -1,0 +1,38 @@
+//! Clients of the daemons' services on loopback.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use strata_proto::pageserver::pageserver_client::PageserverClient;
+use strata_proto::wal::safekeeper_client::SafekeeperClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::registry::{Node, Registry};
+
+/// How long a daemon may take to accept a connection: it is on this machine.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+pub async fn safekeeper(node: &Node) -> anyhow::Result<SafekeeperClient<Channel>> {
+    let channel = connect(node.port).await;
+    let channel = channel
+        .with_context(|| format!("safekeeper {} does not answer: 'strata safekeeper start {0}'", node.id))?;
+    Ok(SafekeeperClient::new(channel).max_decoding_message_size(strata_proto::MESSAGE_BYTES_MAX))
+}
+
+pub async fn pageserver(registry: &Registry) -> anyhow::Result<PageserverClient<Channel>> {
+    let node = registry.pageservers.first().context("the installation has no pageserver")?;
+    let channel = connect(node.port).await;
+    let channel = channel
+        .with_context(|| format!("pageserver {} does not answer: 'strata pageserver start {0}'", node.id))?;
+    Ok(PageserverClient::new(channel).max_decoding_message_size(strata_proto::MESSAGE_BYTES_MAX))
+}
+
+async fn connect(port: u16) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).context("a loopback address")?;
+    Ok(endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true).connect().await?)
+}
+
+/// A service's refusal, as one sentence.
+pub fn refusal(what: &str, status: &tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{what}: {}", status.message())
+}

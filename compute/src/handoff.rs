@@ -1,0 +1,147 @@
+//! Election and the handoff record: what must be true of the log before a Postgres may start on it.
+//!
+//! A term is won, a majority holds all there is, and the log ends in a shutdown checkpoint, a genuine record appended in the new
+//! term unless the log already ends in one (traps S1, S3, S6). The base backup is taken at the end of that record.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use strata_common::{Lsn, Term};
+use strata_pgwal::checkpoint::CheckPoint;
+use strata_pgwal::handoff::handoff_record;
+use strata_pgwal::segment::{SegmentBytes, TimelineNumber};
+use strata_pgwal::write::LogIdentity;
+use strata_proto::pageserver::pageserver_client::PageserverClient;
+use strata_proto::pageserver::{LogStateRequest, LogStateResponse};
+use strata_walproposer::{AcceptorAddress, Config, Error, Proposer};
+use tonic::transport::Channel;
+
+use crate::spec::{Phase, Spec};
+use crate::state_file::StateFile;
+
+/// Postgres's own timeline number: the only one there is here.
+pub const TIMELINE: TimelineNumber = 1;
+/// One question to the pageserver waits this long; it is asked again until an answer comes.
+const LOG_STATE_WAIT: Duration = Duration::from_secs(5);
+
+/// A term that is ours and the place where Postgres begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    pub term: Term,
+    /// End of the shutdown checkpoint at which the base backup is taken.
+    pub start_lsn: Lsn,
+}
+
+/// How the driver finds this compute's safekeepers.
+pub fn driver_config(spec: &Spec) -> Config {
+    let address = |s: &crate::spec::Endpoint| AcceptorAddress { node: s.id, address: s.address.clone() };
+    Config::new(spec.timeline, spec.safekeepers.iter().map(address).collect())
+}
+
+/// Wins a term and makes the log end in a shutdown checkpoint that a majority holds.
+pub async fn run(spec: &Spec, channel: Channel, state: &mut StateFile) -> anyhow::Result<Started> {
+    let proposer = elect(spec, state).await?;
+    state.step("election");
+    let end = proposer.append_lsn();
+    let log = wait_log_state(spec, channel, end, state).await?;
+    state.step("pageserver_caught_up");
+    let start_lsn =
+        if log.ends_in_shutdown_checkpoint { end } else { append_record(spec, &proposer, &log, end).await? };
+    proposer.wait_committed(start_lsn).await?;
+    state.step("handoff_record");
+    let term = proposer.term();
+    proposer.release().await;
+    Ok(Started { term, start_lsn })
+}
+
+/// Tries until a majority answers: with too few safekeepers there is nothing else to do, and the state says so.
+async fn elect(spec: &Spec, state: &mut StateFile) -> anyhow::Result<Proposer> {
+    loop {
+        let mut config = driver_config(spec);
+        config.timing.elect_max = Duration::from_secs(5);
+        match Proposer::elect(config).await {
+            Ok(proposer) => return Ok(proposer),
+            Err(error @ Error::Timeout { .. }) => {
+                tracing::warn!("{error}");
+                state.phase(Phase::Starting, error.to_string())?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until the pageserver has the log up to `lsn` and says how it ends.
+async fn wait_log_state(
+    spec: &Spec,
+    channel: Channel,
+    lsn: Lsn,
+    state: &mut StateFile,
+) -> anyhow::Result<LogStateResponse> {
+    let mut client = PageserverClient::new(channel);
+    let wait_ms = u32::try_from(LOG_STATE_WAIT.as_millis()).context("a few seconds")?;
+    loop {
+        let request = LogStateRequest { timeline: Some(spec.timeline.into()), lsn: lsn.0, wait_ms };
+        let status = match client.log_state(request).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        use tonic::Code::{DeadlineExceeded, Unavailable, Unknown};
+        if !matches!(status.code(), DeadlineExceeded | Unavailable | Unknown) {
+            bail!("the pageserver cannot say how the log ends at {lsn}: {}", status.message());
+        }
+        let problem = format!("waiting for the pageserver to have the log up to {lsn}: {}", status.message());
+        tracing::warn!("{problem}");
+        state.phase(Phase::Starting, problem)?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Appends the handoff record at `end`; its own end.
+async fn append_record(
+    spec: &Spec,
+    proposer: &Proposer,
+    log: &LogStateResponse,
+    end: Lsn,
+) -> anyhow::Result<Lsn> {
+    let checkpoint =
+        CheckPoint::parse(&log.checkpoint).context("the pageserver's checkpoint is too short")?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
+    let checkpoint =
+        CheckPoint { time: i64::try_from(now.as_secs()).context("the clock is far ahead")?, ..checkpoint };
+    let (record, _) = handoff_record(end, Lsn(log.prev_record_lsn), checkpoint, identity(spec)?);
+    let after = record.end_lsn;
+    proposer.append(record.begin, record.bytes).await?;
+    Ok(after)
+}
+
+/// Whose log it is.
+pub fn identity(spec: &Spec) -> anyhow::Result<LogIdentity> {
+    let segment_bytes = SegmentBytes::new(spec.wal_segment_bytes.into());
+    let segment_bytes =
+        segment_bytes.with_context(|| format!("{} is no segment size", spec.wal_segment_bytes))?;
+    Ok(LogIdentity { timeline: TIMELINE, system_id: spec.system_id, segment_bytes })
+}
+
+/// Why this compute is fenced, if that is what the error says.
+pub fn fenced(error: &anyhow::Error) -> Option<String> {
+    match error.downcast_ref::<Error>() {
+        Some(error @ Error::Fenced { .. }) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+/// Asks the safekeepers whether another compute was elected. `None`: no, or none of a majority answers, which the next
+/// election will find out.
+pub async fn find_fence(spec: &Spec, started: &Started) -> Option<String> {
+    let asked =
+        tokio::time::timeout(Duration::from_secs(3), Proposer::resume(driver_config(spec), started.term))
+            .await;
+    match asked {
+        Ok(Err(error @ Error::Fenced { .. })) => Some(error.to_string()),
+        Ok(Ok(proposer)) => {
+            proposer.release().await;
+            None
+        }
+        Ok(Err(_)) | Err(_) => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! The settings that a compute's Postgres gets: guards on the command line, which neither ALTER SYSTEM nor ALTER ROLE beats
+//! (trap S14), and the user's in `postgresql.conf`.
+
+use std::fmt::Write;
+
+use strata_common::{Lsn, Term};
+
+use crate::spec::Spec;
+
+/// Arguments of `postgres` for a start at `start_lsn` in `term`.
+pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
+    let safekeepers: Vec<String> =
+        spec.safekeepers.iter().map(|s| format!("{}={}", s.id, s.address)).collect();
+    let pairs = [
+        ("listen_addresses", spec.host.clone()),
+        ("port", spec.port.to_string()),
+        ("unix_socket_directories", String::new()),
+        ("shared_preload_libraries", "strata".to_owned()),
+        // The quorum keeps the log and the pageserver the pages: nothing local is ever read after a crash.
+        ("fsync", "off".to_owned()),
+        ("full_page_writes", "off".to_owned()),
+        ("wal_level", "replica".to_owned()),
+        ("wal_log_hints", "off".to_owned()),
+        // Local pages are gone after a crash: the supervisor starts anew instead (trap S7).
+        ("restart_after_crash", "off".to_owned()),
+        // The proposer worker takes one entry; every walsender is refused (trap S16).
+        ("max_wal_senders", "1".to_owned()),
+        ("max_slot_wal_keep_size", "-1".to_owned()),
+        ("archive_mode", "off".to_owned()),
+        ("zero_damaged_pages", "off".to_owned()),
+        ("wal_init_zero", "off".to_owned()),
+        ("wal_recycle", "off".to_owned()),
+        ("strata.tenant_id", spec.timeline.tenant.to_string()),
+        ("strata.timeline_id", spec.timeline.timeline.to_string()),
+        ("strata.pageserver", spec.pageserver.clone()),
+        ("strata.safekeepers", safekeepers.join(",")),
+        ("strata.term", term.to_string()),
+        ("strata.start_lsn", start_lsn.to_string()),
+    ];
+    pairs.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
+}
+
+/// `postgresql.conf`: defaults that suit a compute, then what the user set.
+pub fn postgresql_conf(spec: &Spec) -> String {
+    let mut text = String::from(
+        "# Written at every start of the compute; settings are given with 'strata compute start --set'.\n\
+         max_prepared_transactions = 64\n\
+         min_wal_size = 32MB\n\
+         max_wal_size = 1GB\n\
+         log_line_prefix = '%m [%p] '\n",
+    );
+    for (name, value) in &spec.settings {
+        let quoted = value.replace('\\', "\\\\").replace('\'', "''");
+        writeln!(text, "{name} = '{quoted}'").expect("writing to a string");
+    }
+    text
+}
+
+/// `pg_hba.conf`: loopback only, no password (the server listens nowhere else).
+pub const PG_HBA_CONF: &str =
+    "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{GUARDED_SETTINGS, Spec};
+
+    fn spec() -> Spec {
+        serde_json::from_value(serde_json::json!({
+            "name": "c", "branch": "main",
+            "timeline": { "tenant": "00".repeat(16), "timeline": "11".repeat(16) },
+            "system_id": 1, "wal_segment_bytes": 16777216,
+            "safekeepers": [{ "id": 1, "address": "127.0.0.1:1" }, { "id": 2, "address": "127.0.0.1:2" }],
+            "pageserver": "127.0.0.1:3", "bin_dir": "/b", "data_dir": "/d", "host": "127.0.0.1", "port": 5,
+            "uid": 1, "gid": 1, "settings": { "search_path": "o'x\\y" }, "state_file": "/s",
+        }))
+        .expect("a spec")
+    }
+
+    #[test]
+    fn every_guard_of_durability_is_on_the_command_line_or_never_read() {
+        let given = guards(&spec(), Term(3), Lsn(0x10));
+        let elsewhere =
+            ["archive_command", "archive_library", "data_directory", "hot_standby", "primary_conninfo"];
+        // The extension sets this one itself, with a value that cannot be typed.
+        let by_extension = ["synchronous_standby_names"];
+        for name in GUARDED_SETTINGS {
+            let on_line = given.iter().any(|argument| argument.starts_with(&format!("{name}=")));
+            assert!(on_line || elsewhere.contains(name) || by_extension.contains(name), "{name}");
+        }
+        assert!(given.contains(&"strata.safekeepers=1=127.0.0.1:1,2=127.0.0.1:2".to_owned()));
+        assert!(given.contains(&"strata.start_lsn=0/10".to_owned()));
+    }
+
+    #[test]
+    fn values_are_quoted() {
+        assert!(postgresql_conf(&spec()).contains("search_path = 'o''x\\\\y'\n"));
+    }
+}

@@ -1,0 +1,123 @@
+//! What a supervisor is told (`Spec`) and what it says of itself (`State`), both as JSON files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+use strata_common::{Lsn, NodeId, SystemId, TenantTimelineId, Term};
+
+/// A safekeeper and where it answers, `host:port`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub id: NodeId,
+    pub address: String,
+}
+
+/// One compute: which timeline it writes, who keeps it, where its Postgres lives.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub name: String,
+    pub branch: String,
+    pub timeline: TenantTimelineId,
+    pub system_id: SystemId,
+    pub wal_segment_bytes: u32,
+    pub safekeepers: Vec<Endpoint>,
+    /// `host:port`.
+    pub pageserver: String,
+    pub bin_dir: PathBuf,
+    /// Emptied and laid down anew at every start.
+    pub data_dir: PathBuf,
+    pub host: String,
+    pub port: u16,
+    pub uid: u32,
+    pub gid: u32,
+    /// Settings of the user, for postgresql.conf.
+    pub settings: BTreeMap<String, String>,
+    pub state_file: PathBuf,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    /// Another compute was elected; this one may never commit again.
+    Fenced,
+    Failed,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct State {
+    pub phase: Phase,
+    pub pid: u32,
+    pub pgid: u32,
+    pub connstr: String,
+    pub data_dir: PathBuf,
+    pub term: Option<Term>,
+    /// Where this Postgres's own log begins.
+    pub start_lsn: Option<Lsn>,
+    /// End of the shutdown checkpoint that a majority holds; only after a clean stop.
+    pub end_lsn: Option<Lsn>,
+    /// Milliseconds of each step of the last start.
+    pub timings_ms: BTreeMap<String, u64>,
+    /// What it waits for, or why it ended. Empty: nothing to say.
+    pub problem: String,
+}
+
+/// Settings that hold durability or our own place in the server up (trap S14); a user cannot give them.
+pub const GUARDED_SETTINGS: &[&str] = &[
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "data_directory",
+    "fsync",
+    "full_page_writes",
+    "hot_standby",
+    "listen_addresses",
+    "max_slot_wal_keep_size",
+    "max_wal_senders",
+    "port",
+    "primary_conninfo",
+    "restart_after_crash",
+    "shared_preload_libraries",
+    "synchronous_standby_names",
+    "unix_socket_directories",
+    "wal_level",
+    "wal_log_hints",
+    "zero_damaged_pages",
+];
+
+/// Refuses a setting that is not the user's to give.
+pub fn check_setting(name: &str) -> anyhow::Result<()> {
+    let name = name.trim().to_ascii_lowercase();
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    if !plain {
+        bail!("'{name}' is no name of a setting");
+    }
+    if name.starts_with("strata.") || GUARDED_SETTINGS.contains(&name.as_str()) {
+        bail!("'{name}' is set by strata and guards durability: it cannot be given");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guarded_settings_are_refused_however_they_are_written() {
+        for bad in ["fsync", " FSYNC ", "strata.term", "Strata.Term", "", "a b", "work_mem; fsync"] {
+            assert!(check_setting(bad).is_err(), "{bad}");
+        }
+        assert!(check_setting("work_mem").is_ok());
+    }
+
+    #[test]
+    fn guarded_settings_are_sorted() {
+        assert!(GUARDED_SETTINGS.is_sorted());
+    }
+}

@@ -1,0 +1,184 @@
+//! The life of a compute: start, watch, start anew after a crash, stop.
+//!
+//! A start never trusts what a former one left on disk: the log's majority and the pageserver are asked each time (CP-4). When
+//! Postgres ends by itself its pages are gone (trap S7), so the answer is always a whole new start in a new term, unless
+//! another compute was elected meanwhile: then this one ends (SK-2, trap S2).
+
+use std::time::Duration;
+
+use anyhow::Context;
+use strata_common::Lsn;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::handoff::{self, Started};
+use crate::postmaster::Postmaster;
+use crate::spec::{Phase, Spec};
+use crate::state_file::StateFile;
+use crate::{data_dir, tail};
+
+/// What Postgres gets for a fast stop before it is stopped at once.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// What shipping the tail gets; without it nothing acknowledged is lost (trap S8).
+const TAIL_MAX: Duration = Duration::from_secs(20);
+/// A Postgres that ran this long counts as well started: its crash begins a new series.
+const WELL_STARTED: Duration = Duration::from_secs(60);
+/// Crashes in a row after which the supervisor gives up.
+const CRASHES_MAX: u32 = 5;
+
+/// Runs the compute to its end. The state file says how it ended.
+pub async fn run(spec: Spec) -> anyhow::Result<()> {
+    let mut state = StateFile::new(&spec);
+    let mut stop = Stop::listen()?;
+    let ended = life(&spec, &mut state, &mut stop).await;
+    match ended {
+        Ok(End::Stopped { end_lsn, problem }) => {
+            state.set_end(end_lsn);
+            state.phase(Phase::Stopped, problem)
+        }
+        Ok(End::Fenced(why)) => {
+            state.phase(Phase::Fenced, why.clone())?;
+            anyhow::bail!("fenced: {why}")
+        }
+        Err(error) => {
+            state.phase(Phase::Failed, format!("{error:#}"))?;
+            Err(error)
+        }
+    }
+}
+
+enum End {
+    /// `problem` is empty after a clean stop.
+    Stopped {
+        end_lsn: Option<Lsn>,
+        problem: String,
+    },
+    Fenced(String),
+}
+
+enum Watched {
+    StopAsked,
+    Crashed,
+}
+
+async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
+    let mut crashes = 0;
+    loop {
+        state.begin_start()?;
+        let started = tokio::select! {
+            started = start(spec, state) => started,
+            () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
+        };
+        let (started, mut postmaster) = match started {
+            Ok(both) => both,
+            Err(error) => return handoff::fenced(&error).map(End::Fenced).ok_or(error),
+        };
+        state.phase(Phase::Running, "")?;
+        tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
+        let running_since = tokio::time::Instant::now();
+        match watch(&mut postmaster, stop).await? {
+            Watched::StopAsked => return end(spec, state, &started, &mut postmaster).await,
+            Watched::Crashed => {
+                if let Some(why) = handoff::find_fence(spec, &started).await {
+                    return Ok(End::Fenced(why));
+                }
+                crashes = if running_since.elapsed() > WELL_STARTED { 1 } else { crashes + 1 };
+                anyhow::ensure!(
+                    crashes <= CRASHES_MAX,
+                    "Postgres crashed {crashes} times in a row: see its log"
+                );
+                tracing::warn!("Postgres ended by itself; starting anew");
+                tokio::time::sleep(Duration::from_millis(100 * u64::from(crashes - 1))).await;
+            }
+        }
+    }
+}
+
+/// Election, handoff record, base backup, Postgres.
+async fn start(spec: &Spec, state: &mut StateFile) -> anyhow::Result<(Started, Postmaster)> {
+    let channel = pageserver(spec)?;
+    let started = handoff::run(spec, channel.clone(), state).await?;
+    state.set_term(started.term, started.start_lsn);
+    let bytes = data_dir::lay_down(spec, channel, started.start_lsn).await?;
+    tracing::info!(bytes, "base backup laid down");
+    state.step("base_backup");
+    let postmaster = Postmaster::start(spec, started.term, started.start_lsn).await?;
+    state.step("postgres");
+    Ok((started, postmaster))
+}
+
+/// Connects when it is first used, and again after a restart of the pageserver.
+fn pageserver(spec: &Spec) -> anyhow::Result<Channel> {
+    let endpoint =
+        Endpoint::from_shared(format!("http://{}", spec.pageserver)).context("the pageserver's address")?;
+    Ok(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(2)).connect_lazy())
+}
+
+async fn watch(postmaster: &mut Postmaster, stop: &mut Stop) -> anyhow::Result<Watched> {
+    tokio::select! {
+        ended = postmaster.wait() => ended.map(|_| Watched::Crashed),
+        () = stop.asked() => Ok(Watched::StopAsked),
+    }
+}
+
+/// A clean stop: Postgres first, then the tail of its log that no worker inside it could send (trap S8).
+async fn end(
+    spec: &Spec,
+    state: &mut StateFile,
+    started: &Started,
+    postmaster: &mut Postmaster,
+) -> anyhow::Result<End> {
+    state.phase(Phase::Stopping, "")?;
+    if !postmaster.stop(STOP_MAX).await? {
+        if let Some(why) = handoff::find_fence(spec, started).await {
+            return Ok(End::Fenced(why));
+        }
+        return Ok(End::Stopped {
+            end_lsn: None,
+            problem: "Postgres did not stop cleanly in time".to_owned(),
+        });
+    }
+    let shipped = tokio::time::timeout(TAIL_MAX, tail::ship(spec, started)).await;
+    Ok(match shipped {
+        Ok(Ok(end_lsn)) => End::Stopped { end_lsn: Some(end_lsn), problem: String::new() },
+        Ok(Err(error)) => match handoff::fenced(&error) {
+            Some(why) => End::Fenced(why),
+            None => End::Stopped {
+                end_lsn: None,
+                problem: format!("the end of the log was not shipped: {error:#}"),
+            },
+        },
+        Err(_) => {
+            let problem = format!("no majority took the end of the log within {} s", TAIL_MAX.as_secs());
+            End::Stopped { end_lsn: None, problem }
+        }
+    })
+}
+
+/// SIGTERM or SIGINT: once asked, asked for good.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    came: bool,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Stop> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Stop {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            came: false,
+        })
+    }
+
+    async fn asked(&mut self) {
+        if !self.came {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            self.came = true;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A branch made right after an update load is readable, and independent of its parent; a branch in the past shows the past.
+
+use anyhow::{Context, Result, ensure};
+use strata_regress::tpcb::{self, Load};
+use strata_regress::whole::Whole;
+
+#[test]
+fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
+    let whole = Whole::started()?;
+    let parent = whole.start_compute("parent", &["--set", "shared_buffers=1MB"])?;
+    tpcb::fill(&whole, &parent, 2)?;
+    let (acknowledged, unharmed) = Load::start(&whole, &parent, 2, 4, 3, 1)?.finish()?;
+    ensure!(unharmed, "the load failed");
+    whole.strata(&["branch", "create", "child"])?;
+    let child = whole.start_compute("child", &["--branch", "child", "--set", "shared_buffers=1MB"])?;
+    tpcb::check(&whole, &child, std::slice::from_ref(&acknowledged))?;
+
+    // Both go on, each for itself.
+    let on_parent = Load::start(&whole, &parent, 2, 2, 3, 2)?;
+    let on_child = Load::start(&whole, &child, 2, 2, 3, 3)?;
+    let (parents, _) = on_parent.finish()?;
+    let (childs, _) = on_child.finish()?;
+    tpcb::check(&whole, &parent, &[acknowledged.clone(), parents.clone()])?;
+    tpcb::check(&whole, &child, &[acknowledged, childs.clone()])?;
+    let rounds = "SELECT string_agg(DISTINCT split_part(filler, ' ', 1), ',' ORDER BY split_part(filler, ' ', 1)) FROM pgbench_history";
+    ensure!(whole.sql(&parent.connstr, rounds)? == "1,2", "the parent sees the child's rows");
+    ensure!(whole.sql(&child.connstr, rounds)? == "1,3", "the child sees the parent's rows");
+    whole.amcheck(&child)?;
+    whole.amcheck(&parent)
+}
+
+#[test]
+fn a_branch_in_the_past_shows_the_past() -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = whole.start_compute("a", &[])?;
+    whole.sql(&compute.connstr, "CREATE TABLE t(n int)")?;
+    let mut lsns = Vec::new();
+    for n in 1..=5 {
+        whole.sql(&compute.connstr, &format!("INSERT INTO t VALUES ({n})"))?;
+        lsns.push(whole.sql(&compute.connstr, "SELECT pg_current_wal_flush_lsn()")?);
+    }
+    for (index, lsn) in lsns.iter().enumerate().skip(1).step_by(2) {
+        let name = format!("past{index}");
+        whole.strata(&["branch", "create", &name, "--at-lsn", lsn])?;
+        let past = whole.start_compute(&name, &["--branch", &name])?;
+        let count = whole.sql(&past.connstr, "SELECT count(*) FROM t")?;
+        ensure!(count == (index + 1).to_string(), "at {lsn}: {count} rows instead of {}", index + 1);
+        whole.sql(&past.connstr, "INSERT INTO t VALUES (100)")?;
+    }
+    ensure!(whole.sql(&compute.connstr, "SELECT count(*) FROM t")? == "5", "the past's rows came back");
+    let last = lsns.last().context("there are some")?;
+    let ahead = whole.say(&["branch", "create", "ahead", "--at-lsn", "FFFF/0"])?;
+    ensure!(!ahead.ok && ahead.stderr.contains("FFFF/0"), "an LSN beyond {last} was taken: {ahead:?}");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! A compute is lost in the middle of a load, again and again: its processes killed, its folder gone. The next one has every
+//! acknowledged transaction, each once, and sums that agree (SK-1, CP-1, CP-4).
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use strata_regress::tpcb::{self, Load};
+use strata_regress::whole::Whole;
+
+/// Rounds and pgbench's scale: what `make test` and what `make soak` runs.
+fn size() -> (u32, u32) {
+    if std::env::var("STRATA_TEST_SIZE").as_deref() == Ok("full") { (100, 20) } else { (10, 10) }
+}
+
+#[test]
+fn every_acknowledged_transaction_survives() -> Result<()> {
+    let (rounds, scale) = size();
+    let whole = Whole::started()?;
+    let mut compute = whole.start_compute("c0", &["--set", "shared_buffers=16MB"])?;
+    tpcb::fill(&whole, &compute, scale)?;
+    let mut told = Vec::new();
+    for round in 1..=rounds {
+        let mut load = Load::start(&whole, &compute, scale, 8, 60, round)?;
+        // Not a wait for something: the moment of the blow, another one each time.
+        let moment =
+            Duration::from_millis(300 + u64::from(std::process::id().wrapping_mul(round * 7919) % 1700));
+        std::thread::sleep(moment);
+        ensure!(load.is_running()?, "round {round}: the load ended before the blow");
+        whole.lose_compute(&compute)?;
+        let (acknowledged, unharmed) = load.finish()?;
+        ensure!(!unharmed, "round {round}: pgbench did not notice");
+        compute = whole.start_compute(&format!("c{}", round % 3), &["--set", "shared_buffers=16MB"])?;
+        told.push(acknowledged);
+        tpcb::check(&whole, &compute, &told)?;
+    }
+    let total: u64 = told.iter().map(tpcb::Acknowledged::total).sum();
+    ensure!(
+        total > u64::from(rounds) * 10,
+        "only {total} transactions in {rounds} rounds: that shows nothing"
+    );
+    whole.amcheck(&compute)
+}
