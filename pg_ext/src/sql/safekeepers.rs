@@ -9,7 +9,6 @@ use crate::wal::shared;
 
 /// Rows of (id, address, state, term, flush LSN, commit LSN, lag in bytes behind what was sent). None without a quorum.
 #[pg_extern]
-#[expect(clippy::type_complexity, reason = "pgrx reads the columns from the type")]
 fn strata_safekeepers() -> TableIterator<
     'static,
     (

@@ -162,6 +162,7 @@ fn hold_or_pass(signal: libc::c_int, held: &AtomicBool, old: &AtomicUsize) {
 
 /// COMMIT PREPARED and ROLLBACK PREPARED wait for the quorum outside any transaction event.
 #[pgrx::pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the form of the hook is Postgres's")]
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const libc::c_char,
