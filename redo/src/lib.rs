@@ -18,6 +18,8 @@ pub mod pglz;
 pub mod rmgr;
 pub mod slru;
 pub mod slru_order;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vm;
 pub mod wire;
 
@@ -131,3 +133,7 @@ fn apply_record(page: &mut Page, redo: Redo<'_>) -> Result<(), Fault> {
         _ => Err(Fault::Unknown),
     }
 }
+
+#[cfg(test)]
+#[path = "apply_test.rs"]
+mod tests;

@@ -287,3 +287,10 @@ fn span(line: LinePointer, offset: u16) -> Result<ItemSpan, Fault> {
     }
     Ok(ItemSpan { at: at.into(), length: length.into() })
 }
+
+#[cfg(test)]
+#[path = "model_test.rs"]
+mod model;
+#[cfg(test)]
+#[path = "page_test.rs"]
+mod tests;

@@ -363,3 +363,7 @@ fn inplace(page: &mut Page, redo: &Redo<'_>) -> Result<(), Fault> {
     page::set_lsn(page, redo.lsn);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "heap_test.rs"]
+pub(super) mod tests;

@@ -249,3 +249,7 @@ fn freeze(page: &mut Page, parts: &PruneParts<'_>) -> Result<(), Fault> {
     }
     if offsets.is_empty() { Ok(()) } else { Err(Fault::Mismatch("more frozen tuples than plans")) }
 }
+
+#[cfg(test)]
+#[path = "heap2_test.rs"]
+mod tests;

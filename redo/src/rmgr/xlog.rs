@@ -98,3 +98,7 @@ fn end_of_recovery(main: &[u8]) -> Result<Effect, Fault> {
     let previous_timeline = parts.u32()?;
     Ok(Effect::EndOfRecovery { this_timeline, previous_timeline, micros })
 }
+
+#[cfg(test)]
+#[path = "xlog_test.rs"]
+mod tests;
