@@ -3,6 +3,7 @@
 //! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
 #![forbid(unsafe_code)]
 
+pub mod oracle;
 pub mod postgres;
 pub mod tpcb;
 pub mod wal_files;
