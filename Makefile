@@ -14,11 +14,20 @@ setup:
 #: make build       setup, then every crate and a Postgres tree with the extension
 build: setup
 	@cargo build --release --workspace
-	setup/install-extension.sh target/release/libstrata.so
+	setup/install-extension.sh target/release/libstrata.so >target/release/postgres-tree.new
+	mv target/release/postgres-tree.new target/release/postgres-tree
 
 #: make test        every test in its small size, with the time that each suite took
 test: build
 	@regress/run-suites.sh small
+
+#: make run         set up, start a local cluster, take the tour, leave the cluster running
+run: build
+	@setup/tour.sh
+
+#: make stop        stop the local cluster
+stop:
+	@target/release/strata stop
 
 #: make soak        the full sizes and the long searches
 soak: build
