@@ -1,8 +1,11 @@
 //! Branches: made at the end of another branch or at an LSN in its past, listed with how far they are.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use strata_common::{Lsn, TenantTimelineId, TimelineId};
+use strata_proto::convert::TimelineRefId;
 use strata_proto::pageserver::{CreateBranchRequest, ListTimelinesRequest, TimelineInfo};
 
 use crate::args::BranchCreate;
@@ -46,24 +49,35 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     Ok(Output::new(json, format!("branch {} of {} at {start}", options.name, options.from)))
 }
 
-/// The highest commit LSN that any safekeeper knows of a timeline.
-async fn committed_lsn(registry: &Registry, id: TenantTimelineId) -> anyhow::Result<Lsn> {
-    let mut highest = None;
+/// How far the safekeepers have a timeline: the highest of what any of those that answer knows.
+#[derive(Clone, Copy, Default)]
+struct LogEnd {
+    flush: Lsn,
+    commit: Lsn,
+}
+
+/// What the safekeepers that answer know of each timeline.
+async fn log_ends(registry: &Registry) -> anyhow::Result<HashMap<TenantTimelineId, LogEnd>> {
+    let mut ends = HashMap::<TenantTimelineId, LogEnd>::new();
     for node in node::reachable_safekeepers(registry).await {
         let answer =
             rpc::safekeeper(&node).await?.list_timelines(strata_proto::wal::ListTimelinesRequest {}).await;
         let answer =
             answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?;
         for status in answer.into_inner().timelines {
-            let named = status.timeline.as_ref();
-            if named
-                .is_some_and(|t| t.tenant_id == id.tenant.to_vec() && t.timeline_id == id.timeline.to_vec())
-            {
-                highest = highest.max(Some(Lsn(status.commit_lsn)));
-            }
+            let TimelineRefId(id) = status.timeline.try_into()?;
+            let end = ends.entry(id).or_default();
+            end.flush = end.flush.max(Lsn(status.flush_lsn));
+            end.commit = end.commit.max(Lsn(status.commit_lsn));
         }
     }
-    highest.context("no safekeeper answers for this branch: 'strata start' starts them")
+    Ok(ends)
+}
+
+/// The highest commit LSN that any safekeeper knows of a timeline.
+async fn committed_lsn(registry: &Registry, id: TenantTimelineId) -> anyhow::Result<Lsn> {
+    let end = log_ends(registry).await?.get(&id).copied();
+    Ok(end.context("no safekeeper answers for this branch: 'strata start' starts them")?.commit)
 }
 
 pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
@@ -81,22 +95,25 @@ pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
 pub async fn describe_all(registry: &Registry, tenant_name: &str) -> anyhow::Result<Vec<Value>> {
     let tenant = registry.tenant(tenant_name)?;
     let infos = timeline_infos(registry).await.ok();
+    let ends = log_ends(registry).await?;
     let mut rows = Vec::new();
     for (name, branch) in &tenant.branches {
         let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
         let info = infos.iter().flatten().find(|info| is_timeline(info, id));
-        rows.push(describe(name, branch, info));
+        rows.push(describe(name, branch, info, ends.get(&id)));
     }
     Ok(rows)
 }
 
-fn describe(name: &str, branch: &Branch, info: Option<&TimelineInfo>) -> Value {
+fn describe(name: &str, branch: &Branch, info: Option<&TimelineInfo>, end: Option<&LogEnd>) -> Value {
     json!({
         "name": name,
         "timeline_id": branch.timeline_id,
         "from": branch.ancestor,
         "start_lsn": branch.start_lsn,
-        "lsn": info.map(|info| Lsn(info.last_record_lsn)),
+        "lsn": end.map(|end| end.commit),
+        "flush_lsn": end.map(|end| end.flush),
+        "pageserver_lsn": info.map(|info| Lsn(info.last_record_lsn)),
         "remote_consistent_lsn": info.map(|info| Lsn(info.remote_consistent_lsn)),
         "logical_bytes": info.map(|info| info.logical_bytes),
         "physical_bytes": info.map(|info| info.physical_bytes),

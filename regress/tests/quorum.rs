@@ -13,6 +13,7 @@ const SCALE: u32 = 2;
 fn loaded() -> Result<(Whole, Compute)> {
     let whole = Whole::started()?;
     let compute = whole.start_compute("a", &["--set", "max_prepared_transactions=10"])?;
+    whole.sql(&compute.connstr, "CREATE EXTENSION strata")?;
     tpcb::fill(&whole, &compute, SCALE)?;
     Ok((whole, compute))
 }
