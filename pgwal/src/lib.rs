@@ -17,6 +17,7 @@ pub mod relmap;
 pub mod rmgr;
 pub mod segment;
 pub mod stream;
+pub mod twophase;
 pub mod write;
 
 #[cfg(test)]

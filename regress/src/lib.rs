@@ -5,6 +5,7 @@
 
 pub mod oracle;
 pub mod postgres;
+pub mod replay;
 pub mod tpcb;
 pub mod wal_files;
 pub mod whole;
