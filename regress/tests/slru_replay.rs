@@ -253,8 +253,9 @@ fn move_to_the_wraps(cluster: &Cluster) -> Result<()> {
     let installation = cluster.installation();
     let data = cluster.data();
     let mut resetwal = installation.command("pg_resetwal");
+    // An odd offset, so that a multixact of two members lies across the wrap.
     resetwal.args(["-x", "4294965000", "-u", "4294965000", "-e", "3"]);
-    resetwal.args(["-m", "4294966000,4294966000", "-O", "4294966500", "-c", "4294965000,4294965000"]);
+    resetwal.args(["-m", "4294966000,4294966000", "-O", "4294966501", "-c", "4294965000,4294965000"]);
     run(resetwal.arg("-D").arg(&data))?;
     let segment = vec![0; 32 * BLOCK_BYTES];
     installation.write(&data.join("pg_xact/0FFF"), &segment)?;
