@@ -58,6 +58,7 @@ mod config;
 pub mod disk;
 mod engine;
 mod error;
+pub mod faults;
 mod import;
 mod index_writer;
 mod ingest;
