@@ -42,6 +42,7 @@ pub fn run(config: Config, shell: Shell) -> anyhow::Result<()> {
         config.trim_interval_ms > 0,
         "setting 'trim_interval_ms' cannot be 0: give a positive number"
     );
+    fail_stop();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     runtime.block_on(async {
@@ -72,4 +73,13 @@ pub fn run(config: Config, shell: Shell) -> anyhow::Result<()> {
         };
         server::serve(node, listener, trimming, stop).await
     })
+}
+
+/// A broken invariant ends the process: a restart looks at what is on disk, going on would trust memory that is wrong.
+fn fail_stop() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }

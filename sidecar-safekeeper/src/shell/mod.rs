@@ -18,3 +18,6 @@ pub mod stream;
 pub mod timeline;
 pub mod wal;
 pub mod writer;
+
+#[cfg(test)]
+mod node_test;
