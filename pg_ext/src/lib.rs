@@ -7,9 +7,11 @@
 //! Everything is set up in `_PG_init`, which must run from `shared_preload_libraries`; loaded later (by a function call of
 //! a session) the library only answers its SQL functions.
 
+mod communicator;
 mod guc;
 mod parent_death;
 mod shmem;
+mod smgr;
 mod sql;
 mod wal;
 mod workers;
@@ -24,9 +26,15 @@ pub extern "C-unwind" fn _PG_init() {
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
+    // Errors that pass through our hooks would carry Rust's backtraces to clients.
+    // SAFETY: the postmaster has one thread while it loads libraries.
+    unsafe { std::env::remove_var("RUST_BACKTRACE") };
     guc::register();
     shmem::install();
     if !guc::value(&guc::SAFEKEEPERS).is_empty() {
         wal::init();
     }
+    // After the log's part: transaction callbacks run in the reverse order, and ours may read catalogs, which must stay
+    // cancellable before a commit begins to wait.
+    smgr::init();
 }

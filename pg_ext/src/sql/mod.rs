@@ -4,7 +4,7 @@ mod safekeepers;
 
 use pgrx::prelude::*;
 
-use crate::guc;
+use crate::smgr::settings::Mode;
 
 #[pg_extern]
 fn strata_version() -> String {
@@ -13,5 +13,9 @@ fn strata_version() -> String {
 
 #[pg_extern]
 fn strata_smgr_mode() -> &'static str {
-    if guc::value(&guc::PAGESERVER).is_empty() { "local" } else { "registered" }
+    match crate::smgr::settings::mode() {
+        Mode::Local => "local",
+        Mode::Remote => "registered",
+        Mode::Compare => "compare",
+    }
 }

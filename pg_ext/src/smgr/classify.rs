@@ -1,0 +1,238 @@
+//! Which relation is permanent: gathers what is seen here and asks `strata_smgr::class` (trap R13, `docs/traps.md`).
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys::{self, SMgrRelation};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_smgr::class::{self, Observation};
+use strata_smgr::page::Page;
+use strata_smgr::slots::Ask;
+use strata_smgr::{Class, ForkSize, RelEntry};
+
+use super::settings::{Mode, mode};
+use super::state::{self, LockMode};
+use super::{buffers, ffi, log_position, remote};
+
+thread_local! {
+    /// Relations that this process's transaction has made and that are not yet decided.
+    static UNDECIDED: RefCell<Vec<RelTag>> = const { RefCell::new(Vec::new()) };
+    /// All relations that it has made.
+    static MADE: RefCell<Vec<RelTag>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the present call shows of the relation.
+#[derive(Clone, Copy)]
+pub enum Seen<'a> {
+    Nothing,
+    /// A page whose place in shared buffers is known to be for a permanent relation or not.
+    SharedBuffer {
+        permanent: bool,
+    },
+    PrivatePage(&'a [u8; BLOCK_BYTES]),
+    /// This block is being added; its buffer is in the mapping already.
+    ZeroExtend(BlockNumber),
+}
+
+/// The class of a relation whose MAIN, FSM or VM is touched; asks the pageserver if nothing else tells.
+///
+/// # Safety
+/// `reln` is a relation that the server passed to a callback.
+pub unsafe fn class_of(reln: SMgrRelation, fork: ForkNumber, seen: Seen<'_>) -> Class {
+    // SAFETY: the caller's promise.
+    let tag = unsafe { ffi::tag_of((*reln).smgr_rlocator.locator) };
+    match state::entry(tag) {
+        Some(entry) if entry.class == Class::Undecided => unsafe { decide(reln, &entry, fork, seen) },
+        Some(entry) => {
+            check(entry.class, tag, fork, seen);
+            entry.class
+        }
+        None => {
+            let class = match observation(tag.fork(fork), seen).and_then(class::decide) {
+                Some(class) => class,
+                None => stored_class(reln, tag),
+            };
+            met(tag, class);
+            class
+        }
+    }
+}
+
+/// Puts a relation into the table that this server had not met.
+pub fn met(tag: RelTag, class: Class) {
+    insert(tag, |mut table| table.get_or_put(tag, || RelEntry::met(tag, class)).map(|_| ()));
+}
+
+/// Runs an insertion; if the table is full, asks the pageserver about relations that it may have caught up with, and tries again.
+pub fn insert(
+    tag: RelTag,
+    attempt: impl Fn(strata_smgr::RelPartition<'_>) -> Result<(), strata_smgr::rel_table::Full>,
+) {
+    for _ in 0..3 {
+        if state::with_partition(tag, LockMode::Exclusive, &attempt).is_ok() {
+            return;
+        }
+        settle_some(tag);
+    }
+    pgrx::error!(
+        "too many relations were changed since the server's start: raise strata.relation_slots and restart"
+    );
+}
+
+/// Makes entries of a full partition forgettable by proving that the pageserver has the same sizes (R1).
+fn settle_some(tag: RelTag) {
+    const ATTEMPTS: usize = 64;
+    let candidates: Vec<RelEntry> = state::with_partition(tag, LockMode::Shared, |table| {
+        table.entries().filter(|entry| entry.can_be_settled()).take(ATTEMPTS).copied().collect()
+    });
+    for seen in candidates {
+        let now = log_position::insert_lsn();
+        let agrees = ForkNumber::ALL.iter().all(|fork| match seen.fork(*fork).size {
+            ForkSize::Unknown => true,
+            ForkSize::Absent => remote::ask(Ask::RelExists(seen.tag.fork(*fork)), now, &[]) == 0,
+            ForkSize::Blocks(blocks) => {
+                remote::ask(Ask::RelSize(seen.tag.fork(*fork)), now, &[]) == u64::from(blocks)
+                    && remote::ask(Ask::RelExists(seen.tag.fork(*fork)), now, &[]) == 1
+            }
+        });
+        if agrees {
+            // The next answer must not be older than this one, whatever happens to the pageserver meanwhile.
+            ForkNumber::ALL
+                .iter()
+                .for_each(|fork| state::last_written().raise_size(seen.tag.fork(*fork), now));
+            state::update(seen.tag, |entry| entry.settle(&seen));
+        }
+    }
+}
+
+/// Rule 10: what the pageserver has (in compare mode: which files there are).
+fn stored_class(reln: SMgrRelation, tag: RelTag) -> Class {
+    let stored = |fork: ForkNumber| match mode() {
+        // SAFETY: `reln` came from the server.
+        Mode::Compare => unsafe { ffi::mdexists(reln, ffi::raw_fork(fork)) },
+        _ => {
+            remote::ask(Ask::RelExists(tag.fork(fork)), state::last_written().size(tag.fork(fork)), &[]) != 0
+        }
+    };
+    let observation = Observation::Stored { init: stored(ForkNumber::Init), main: stored(ForkNumber::Main) };
+    class::decide(observation).expect("what is stored always decides")
+}
+
+fn observation(rel: RelFork, seen: Seen<'_>) -> Option<Observation> {
+    // An INIT fork's buffers are permanent whatever the relation is.
+    if rel.fork == ForkNumber::Init {
+        return None;
+    }
+    match seen {
+        Seen::Nothing => None,
+        Seen::SharedBuffer { permanent } => Some(Observation::SharedBuffer { permanent }),
+        Seen::ZeroExtend(block) => {
+            buffers::permanence_of(rel, block).map(|permanent| Observation::SharedBuffer { permanent })
+        }
+        Seen::PrivatePage(bytes) => {
+            let page = Page::new(bytes);
+            let log_now = log_position::my_last_record_end();
+            Some(Observation::PrivatePage { all_zero: page.is_all_zero(), page_lsn: page.lsn(), log_now })
+        }
+    }
+}
+
+/// # Safety
+/// As `class_of`.
+unsafe fn decide(reln: SMgrRelation, entry: &RelEntry, fork: ForkNumber, seen: Seen<'_>) -> Class {
+    // SAFETY: plain variables of this process.
+    let (me, my_database) = unsafe { (pg_sys::MyProcPid, pg_sys::MyDatabaseId.to_u32()) };
+    let maker_returns = (entry.maker_pid == me).then(|| Observation::MakerReturns {
+        log_at_create: Lsn(entry.log_at_create),
+        log_now: log_position::my_last_record_end(),
+        in_other_database: entry.tag.database != my_database,
+    });
+    let class = [maker_returns, observation(entry.tag.fork(fork), seen)]
+        .into_iter()
+        .flatten()
+        .fold(Class::Undecided, class::after);
+    if class != Class::Undecided {
+        // SAFETY: the caller's promise.
+        unsafe { settle_class(reln, class) };
+    }
+    class
+}
+
+/// Writes a decision down. An unlogged relation gets the local files that it went without until now.
+///
+/// # Safety
+/// `reln` is a relation of the server's.
+pub unsafe fn settle_class(reln: SMgrRelation, class: Class) {
+    // SAFETY: the caller's promise.
+    let tag = unsafe { ffi::tag_of((*reln).smgr_rlocator.locator) };
+    if class == Class::Unlogged && mode() == Mode::Remote {
+        let entry = state::entry(tag);
+        for fork in [ForkNumber::Main, ForkNumber::FreeSpaceMap, ForkNumber::VisibilityMap] {
+            let Some(ForkSize::Blocks(blocks)) = entry.map(|entry| entry.fork(fork).size) else { continue };
+            // SAFETY: as above. "Redo" takes a file that is there already.
+            unsafe {
+                ffi::mdcreate(reln, ffi::raw_fork(fork), true);
+                if blocks > 0 {
+                    ffi::mdzeroextend(reln, ffi::raw_fork(fork), 0, blocks as i32, true);
+                }
+            }
+        }
+    }
+    state::update(tag, |entry| {
+        if entry.class == Class::Undecided {
+            entry.class = class;
+        }
+    });
+    UNDECIDED.with_borrow_mut(|tags| tags.retain(|other| *other != tag));
+}
+
+/// The relation cache or the catalog says what a relation is (rules 6 and 9).
+pub fn catalog_says(locator: pg_sys::RelFileLocator, permanent: bool) {
+    let tag = ffi::tag_of(locator);
+    match state::entry(tag) {
+        Some(entry) if entry.class == Class::Undecided => {
+            let class =
+                class::decide(Observation::Catalog { permanent }).expect("the catalog always decides");
+            // SAFETY: makes or finds the server's own relation; ours are never temporary.
+            unsafe { settle_class(pg_sys::smgropen(locator, pg_sys::INVALID_PROC_NUMBER), class) };
+        }
+        Some(entry) if class::contradicts(entry.class, Observation::Catalog { permanent }) => {
+            wrong(tag, entry.class)
+        }
+        _ => {}
+    }
+}
+
+fn check(class: Class, tag: RelTag, fork: ForkNumber, seen: Seen<'_>) {
+    if let (Seen::SharedBuffer { permanent }, true) = (seen, fork != ForkNumber::Init)
+        && class::contradicts(class, Observation::SharedBuffer { permanent })
+    {
+        wrong(tag, class);
+    }
+}
+
+/// Data would be lost if the server went on.
+fn wrong(tag: RelTag, class: Class) -> ! {
+    pgrx::PANIC!("relation {tag} was taken for {class:?}, and is not");
+}
+
+/// A relation was made by this process.
+pub fn made(tag: RelTag) {
+    UNDECIDED.with_borrow_mut(|tags| tags.push(tag));
+    MADE.with_borrow_mut(|tags| tags.push(tag));
+}
+
+pub fn undecided() -> Vec<RelTag> {
+    UNDECIDED.with_borrow(Clone::clone)
+}
+
+pub fn all_made() -> Vec<RelTag> {
+    MADE.with_borrow(Clone::clone)
+}
+
+/// This process's transaction has ended: its relations are like any others.
+pub fn end_of_transaction() {
+    UNDECIDED.with_borrow_mut(Vec::clear);
+    for tag in MADE.with_borrow_mut(std::mem::take) {
+        state::update(tag, |entry| entry.maker_pid = 0);
+    }
+}

@@ -1,0 +1,252 @@
+//! What happens around the storage manager: catalog entries, ends of transactions, commands on whole databases
+//! (traps R9, R12, W2; rules 6 and 9 of the persistence rule).
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use pgrx::{PgLogLevel, ereport, pg_guard};
+use strata_common::{ForkNumber, Lsn, RelTag};
+use strata_smgr::Class;
+
+use super::settings::{Mode, mode};
+use super::{buffers, classify, ffi, log_position, spill, state};
+
+static PREVIOUS_ACCESS: AtomicUsize = AtomicUsize::new(0);
+static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
+
+/// Installs the hooks; from `_PG_init` in the postmaster. Backends inherit them, the transaction callback too.
+pub fn install() {
+    // SAFETY: hooks of the right types; the ones before ours are called, too.
+    unsafe {
+        PREVIOUS_ACCESS.store(pg_sys::object_access_hook.map_or(0, |hook| hook as usize), Ordering::Relaxed);
+        pg_sys::object_access_hook = Some(on_object_access);
+        PREVIOUS_UTILITY
+            .store(pg_sys::ProcessUtility_hook.map_or(0, |hook| hook as usize), Ordering::Relaxed);
+        pg_sys::ProcessUtility_hook = Some(on_utility);
+        pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+    }
+}
+
+/// Rule 6: a relation has just got its catalog entry.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_object_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: Oid,
+    object: Oid,
+    sub: c_int,
+    argument: *mut c_void,
+) {
+    // SAFETY: the address is a hook of this type, or 0; the arguments are passed on as they came.
+    unsafe {
+        let previous: pg_sys::object_access_hook_type =
+            std::mem::transmute(PREVIOUS_ACCESS.load(Ordering::Relaxed));
+        if let Some(previous) = previous {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| previous(access, class, object, sub, argument));
+        }
+        let created = access == pg_sys::ObjectAccessType::OAT_POST_CREATE;
+        if created && class == pg_sys::RelationRelationId && sub == 0 && !classify::undecided().is_empty() {
+            relation_created(object);
+        }
+    }
+}
+
+/// # Safety
+/// In a transaction.
+unsafe fn relation_created(object: Oid) {
+    // SAFETY: the relation cache has the new relation before its catalog row is visible.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(object);
+        if relation.is_null() {
+            return;
+        }
+        let locator = (*relation).rd_locator;
+        let temporary = (*relation).rd_backend != pg_sys::INVALID_PROC_NUMBER;
+        let permanent = (*(*relation).rd_rel).relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as c_char;
+        pg_sys::RelationClose(relation);
+        if !temporary && locator.relNumber != Oid::INVALID {
+            classify::catalog_says(locator, permanent);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    match event {
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => before_commit(),
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT => classify::end_of_transaction(),
+        _ => {}
+    }
+}
+
+/// Rule 9, and W2: nothing that was made may be left in the spill store only.
+fn before_commit() {
+    let made = classify::all_made();
+    let check_all = mode() == Mode::Compare;
+    for tag in if check_all { made.clone() } else { classify::undecided() } {
+        // SAFETY: in a transaction that is still in progress.
+        if let Some(permanent) = unsafe { catalog_persistence(tag) } {
+            let locator = pg_sys::RelFileLocator {
+                spcOid: tag.tablespace.into(),
+                dbOid: tag.database.into(),
+                relNumber: tag.relation.into(),
+            };
+            classify::catalog_says(locator, permanent);
+        }
+    }
+    for tag in made {
+        refuse_only_copies(tag);
+    }
+}
+
+/// relpersistence of the relation with this number in the present database; `None` if it is gone again.
+///
+/// # Safety
+/// In a transaction.
+unsafe fn catalog_persistence(tag: RelTag) -> Option<bool> {
+    // SAFETY: catalog look-ups; the default tablespace of a database stands as 0 in pg_class, which the function knows.
+    unsafe {
+        if tag.database != pg_sys::MyDatabaseId.to_u32() && tag.database != 0 {
+            return None;
+        }
+        let relation = ffi::RelidByRelfilenumber(tag.tablespace.into(), tag.relation.into());
+        if relation == Oid::INVALID {
+            return None;
+        }
+        Some(pg_sys::get_rel_persistence(relation) == pg_sys::RELPERSISTENCE_PERMANENT as c_char)
+    }
+}
+
+/// W2: an index method may fill pages before it logs them, but a commit must not leave one that only the spill store has. The
+/// final log of such a build leaves its pages in shared buffers, dirty and with an LSN, until they are written again.
+fn refuse_only_copies(tag: RelTag) {
+    let Some(entry) = state::entry(tag) else { return };
+    for fork in [ForkNumber::Main, ForkNumber::Init] {
+        if entry.class != Class::Permanent || entry.fork(fork).only_copies == 0 {
+            continue;
+        }
+        let rel = tag.fork(fork);
+        let logged = |block| buffers::lsn_in_buffer(rel, block).is_some_and(|lsn| lsn > Lsn(1));
+        let suspects: Vec<_> = spill::only_copies(rel).into_iter().filter(|block| !logged(*block)).collect();
+        // One may have been written, and so have left both, between the two looks.
+        let still = if suspects.is_empty() { Vec::new() } else { spill::only_copies(rel) };
+        if let Some(block) = suspects.iter().find(|block| still.contains(block) && !logged(**block)) {
+            ereport!(
+                PgLogLevel::ERROR,
+                PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                format!(
+                    "block {block} of relation {tag} was never written to the log, so it could not be read after a restart"
+                )
+            );
+        }
+    }
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "the server's signature")]
+unsafe extern "C-unwind" fn on_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0.
+    unsafe {
+        let after = before_command((*statement).utilityStmt);
+        let previous: pg_sys::ProcessUtility_hook_type =
+            std::mem::transmute(PREVIOUS_UTILITY.load(Ordering::Relaxed));
+        match previous {
+            Some(hook) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                hook(statement, query, read_only_tree, context, params, environment, receiver, completion)
+            }),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                query,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                receiver,
+                completion,
+            ),
+        }
+        after_command(after);
+    }
+}
+
+/// What is left to do when a command has succeeded.
+enum After {
+    Nothing,
+    /// CREATE DATABASE by file_copy is one record: every relation of the new database changes with it (R9).
+    DatabaseMade,
+    DatabaseDropped(u32),
+}
+
+/// # Safety
+/// `statement` is the utility statement that is about to run.
+unsafe fn before_command(statement: *mut pg_sys::Node) -> After {
+    if mode() != Mode::Remote {
+        return After::Nothing;
+    }
+    // SAFETY: the tag says which struct it is.
+    unsafe {
+        match (*statement).type_ {
+            NodeTag::T_CreatedbStmt => After::DatabaseMade,
+            NodeTag::T_DropdbStmt => {
+                let statement = statement.cast::<pg_sys::DropdbStmt>();
+                After::DatabaseDropped(pg_sys::get_database_oid((*statement).dbname, true).to_u32())
+            }
+            NodeTag::T_CreateTableSpaceStmt => refuse(
+                "CREATE TABLESPACE",
+                "a tablespace is a folder on a disk, which this server does not keep",
+            ),
+            NodeTag::T_AlterDatabaseStmt if moves_database(statement.cast()) => {
+                refuse("ALTER DATABASE SET TABLESPACE", "there is only one place where relations are stored")
+            }
+            _ => After::Nothing,
+        }
+    }
+}
+
+/// # Safety
+/// `statement` is an ALTER DATABASE.
+unsafe fn moves_database(statement: *mut pg_sys::AlterDatabaseStmt) -> bool {
+    // SAFETY: a list of DefElem (gram.y).
+    unsafe {
+        let options = (*statement).options;
+        if options.is_null() {
+            return false;
+        }
+        let items = std::slice::from_raw_parts((*options).elements, (*options).length as usize);
+        items.iter().any(|item| {
+            let option = item.ptr_value.cast::<pg_sys::DefElem>();
+            CStr::from_ptr((*option).defname) == c"tablespace"
+        })
+    }
+}
+
+fn refuse(command: &str, why: &str) -> ! {
+    ereport!(
+        PgLogLevel::ERROR,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("{command} is not supported with remote storage: {why}")
+    );
+    unreachable!("an ERROR does not return")
+}
+
+fn after_command(after: After) {
+    match after {
+        After::Nothing => {}
+        After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),
+        After::DatabaseDropped(database) => {
+            spill::purge_database(database);
+            state::raise_floor(log_position::insert_lsn());
+        }
+    }
+}

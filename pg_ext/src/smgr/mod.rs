@@ -1,0 +1,112 @@
+//! The storage manager: permanent relations live on a pageserver (D6, D7), all others in files.
+//!
+//! `callbacks` is what the server calls, `sizes` and `pages` do it, `classify` finds out which relation is permanent, `spill`
+//! keeps what the log cannot rebuild, `remote` asks the pageserver through the communicator, `hooks` and `dbsize` cover what
+//! goes around the storage manager. Decisions live in `strata-smgr`.
+
+mod buffers;
+mod callbacks;
+mod classify;
+mod dbsize;
+mod ffi;
+mod hooks;
+mod log_position;
+pub mod remote;
+pub mod settings;
+mod sizes;
+mod spill;
+pub mod sql;
+pub mod state;
+
+mod pages;
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use pgrx::pg_sys;
+use strata_common::Lsn;
+
+use crate::guc;
+use settings::Mode;
+
+/// Our number in the server's table of storage managers.
+static NUMBER: AtomicI32 = AtomicI32::new(0);
+
+fn number() -> i32 {
+    NUMBER.load(Ordering::Relaxed)
+}
+
+/// From `_PG_init` in the postmaster, after the settings are there. Stops the start if remote storage is wanted and impossible.
+pub fn init() {
+    settings::register();
+    let remote = !guc::value(&guc::PAGESERVER).is_empty();
+    let wanted = match (remote, settings::compare_wanted()) {
+        (true, true) => pgrx::error!("strata.compare_local needs files: leave strata.pageserver empty"),
+        (true, false) => Mode::Remote,
+        (false, true) => Mode::Compare,
+        (false, false) => Mode::Local,
+    };
+    if wanted == Mode::Local {
+        return;
+    }
+    let Some((register, hook)) = ffi::registration() else {
+        pgrx::error!(
+            "this server has no storage manager registration: use the Postgres that Strata's set-up builds"
+        );
+    };
+    // SAFETY: a plain setting of the server. With minimal, bulk writes carry no LSN and a permanent relation looks unlogged (R13).
+    if unsafe { pg_sys::wal_level } < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 {
+        pgrx::error!("remote storage needs wal_level = replica or logical");
+    }
+    if wanted == Mode::Remote {
+        if let Err(problem) = guc::timeline().and_then(|_| start_lsn()) {
+            pgrx::error!("remote storage cannot be used: {problem}");
+        }
+        crate::communicator::register();
+    }
+    settings::set_mode(wanted);
+    // SAFETY: during preload, as the function demands; the table is static. The hook's type is the server's.
+    unsafe {
+        NUMBER.store(register(&callbacks::TABLE), Ordering::Relaxed);
+        *hook = Some(callbacks::select);
+    }
+    hooks::install();
+    dbsize::install();
+}
+
+fn start_lsn() -> Result<Lsn, String> {
+    let text = guc::value(&guc::START_LSN);
+    text.parse::<Lsn>().map_err(|error| format!("strata.start_lsn: {error}"))
+}
+
+/// Files hold nothing newer after a clean stop.
+fn last_checkpoint() -> Lsn {
+    let mut crc_ok = false;
+    // SAFETY: reads pg_control into memory of the server's, which frees it with its context.
+    unsafe {
+        let control = pg_sys::get_controlfile(pg_sys::DataDir, &mut crc_ok);
+        Lsn((*control).checkPoint)
+    }
+}
+
+/// Bytes of shared memory; from `shmem_request_hook`.
+pub fn on_shmem_request() -> usize {
+    if settings::mode() == Mode::Local { 0 } else { state::request() }
+}
+
+/// From `shmem_startup_hook`, with AddinShmemInitLock held.
+pub fn on_shmem_startup() {
+    if settings::mode() == Mode::Local {
+        return;
+    }
+    state::attach();
+    // SAFETY: a plain variable of the server.
+    if !unsafe { pg_sys::IsUnderPostmaster } {
+        spill::reset();
+        // L7: nothing older than the start may be read.
+        state::raise_floor(if settings::mode() == Mode::Compare {
+            last_checkpoint()
+        } else {
+            start_lsn().unwrap_or_default()
+        });
+    }
+}

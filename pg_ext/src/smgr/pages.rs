@@ -1,0 +1,280 @@
+//! Reading and writing pages: spill store, pageserver, local files; and what a written page needs (D6, D7).
+
+use std::ffi::c_void;
+
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::{self, SMgrRelation};
+use pgrx::{PgLogLevel, ereport};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, RelFork};
+use strata_smgr::evict::{self, Surroundings, Verdict};
+use strata_smgr::page::Page;
+use strata_smgr::slots::{Ask, PAGES_MAX};
+use strata_smgr::{Class, ForkSize, RelEntry};
+
+use super::classify::{self, Seen};
+use super::settings::{Mode, mode};
+use super::{buffers, ffi, log_position, remote, spill, state};
+
+type PageBytes = [u8; BLOCK_BYTES];
+
+/// Reads `targets.len()` pages from `first` on.
+///
+/// # Safety
+/// `reln` is the server's; each target is a page of memory that is the caller's to fill.
+pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, targets: &mut [*mut c_void]) {
+    // SAFETY: the caller's promise.
+    let rel = unsafe { ffi::rel_fork(reln, ffi::raw_fork(fork)) };
+    let class = if fork == ForkNumber::Init {
+        Class::Permanent
+    } else {
+        let permanence = buffers::permanence_at(targets[0]);
+        let seen = permanence.map_or(Seen::Nothing, |permanent| Seen::SharedBuffer { permanent });
+        // SAFETY: as above.
+        unsafe { classify::class_of(reln, fork, seen) }
+    };
+    if class == Class::Unlogged {
+        // SAFETY: as above.
+        return unsafe {
+            ffi::mdreadv(reln, ffi::raw_fork(fork), first.0, targets.as_mut_ptr(), targets.len() as u32)
+        };
+    }
+    let entry = state::entry(rel.rel);
+    let inside = refuse_beyond_end(rel, entry.as_ref(), first, targets.len());
+    for (block, target) in blocks(first).zip(targets.iter()).skip(inside) {
+        debug_assert!(block.0 >= first.0);
+        // SAFETY: as above. V5: a read past the end of a map gives zeros.
+        unsafe { std::ptr::write_bytes(target.cast::<u8>(), 0, BLOCK_BYTES) };
+    }
+    let mut run = 0..0;
+    for index in 0..inside {
+        let block = BlockNumber(first.0 + index as u32);
+        // SAFETY: as above; nobody else touches a page that is being read.
+        let page = unsafe { &mut *targets[index].cast::<PageBytes>() };
+        if class == Class::Undecided {
+            page.fill(0);
+        } else if spill::read(entry.as_ref(), rel, block, page) {
+            compare_spilled(reln, rel, block, page);
+        } else {
+            if run.end != index || run.is_empty() {
+                read_run(reln, rel, first, &targets[run.clone()], run.start);
+                run = index..index;
+            }
+            run.end = index + 1;
+            if run.len() == PAGES_MAX {
+                read_run(reln, rel, first, &targets[run.clone()], run.start);
+                run = index + 1..index + 1;
+            }
+        }
+    }
+    read_run(reln, rel, first, &targets[run.clone()], run.start);
+}
+
+fn blocks(first: BlockNumber) -> impl Iterator<Item = BlockNumber> {
+    (first.0..).map(BlockNumber)
+}
+
+/// How many of the pages lie inside the fork. Past the end of MAIN is an error, as with files.
+fn refuse_beyond_end(rel: RelFork, entry: Option<&RelEntry>, first: BlockNumber, count: usize) -> usize {
+    let Some(ForkSize::Blocks(size)) = entry.map(|entry| entry.fork(rel.fork).size) else { return count };
+    let inside = (size.saturating_sub(first.0) as usize).min(count);
+    if inside < count && matches!(rel.fork, ForkNumber::Main | ForkNumber::Init) {
+        ereport!(
+            PgLogLevel::ERROR,
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("could not read block {} of {rel}: it has only {size} blocks", first.0 as usize + inside)
+        );
+    }
+    inside
+}
+
+/// Reads consecutive pages that are not in the spill store; `offset` is the first one's distance from `first`.
+fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mut c_void], offset: usize) {
+    if targets.is_empty() {
+        return;
+    }
+    let first = BlockNumber(first.0 + offset as u32);
+    let count = targets.len() as u32;
+    let needed = state::last_written().pages(rel, first, count);
+    if mode() == Mode::Compare {
+        return compare_read(reln, rel, first, targets);
+    }
+    if targets.iter().all(|target| buffers::index_of(*target).is_some()) {
+        let addresses: Vec<u64> = targets.iter().map(|target| *target as u64).collect();
+        remote::ask(Ask::Pages { rel, first, count }, needed, &addresses);
+        return;
+    }
+    // P9: private memory is not mapped in the communicator; one page at a time through this process's bounce page.
+    let (_, bounce) = state::my_slot();
+    for (block, target) in blocks(first).zip(targets) {
+        remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
+        // SAFETY: the bounce page is this process's, the target the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(bounce, target.cast::<u8>(), BLOCK_BYTES) };
+    }
+}
+
+/// Compare mode: the page from the file, and CP-1 on what would have been asked.
+fn compare_read(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mut c_void]) {
+    let mut targets = targets.to_vec();
+    // SAFETY: the same memory that the server gave.
+    unsafe {
+        ffi::mdreadv(reln, ffi::raw_fork(rel.fork), first.0, targets.as_mut_ptr(), targets.len() as u32)
+    };
+    for (block, target) in blocks(first).zip(&targets) {
+        // SAFETY: as above.
+        let page = Page::new(unsafe { &*target.cast::<PageBytes>() });
+        let needed = state::last_written().page(rel, block);
+        if page.lsn() > needed {
+            pgrx::PANIC!(
+                "block {block} of {rel} has LSN {} but only {needed} would be asked for (CP-1)",
+                page.lsn()
+            );
+        }
+    }
+}
+
+/// Compare mode: what the spill store gave is what the file has.
+fn compare_spilled(reln: SMgrRelation, rel: RelFork, block: BlockNumber, page: &PageBytes) {
+    if mode() != Mode::Compare {
+        return;
+    }
+    let mut file = [0u8; BLOCK_BYTES];
+    let mut target = file.as_mut_ptr().cast::<c_void>();
+    // SAFETY: one page of our own memory.
+    unsafe { ffi::mdreadv(reln, ffi::raw_fork(rel.fork), block.0, &mut target, 1) };
+    if file != *page {
+        pgrx::PANIC!("the spill store has another block {block} of {rel} than the file (CP-3)");
+    }
+}
+
+/// Whether a write may lie at or past the end of the fork.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Overwrite,
+    Extend,
+}
+
+/// Takes `sources.len()` pages from `first` on.
+///
+/// # Safety
+/// `reln` is the server's; each source is a page that is readable for the time of the call.
+pub unsafe fn write(
+    reln: SMgrRelation,
+    fork: ForkNumber,
+    first: BlockNumber,
+    sources: &[*const c_void],
+    kind: Kind,
+    skip_fsync: bool,
+) {
+    // SAFETY: the caller's promise. Copies, because hint bits may change under a share lock (W12).
+    let pages: Vec<Box<PageBytes>> = sources.iter().map(|source| unsafe { copy_of(*source) }).collect();
+    let rel = unsafe { ffi::rel_fork(reln, ffi::raw_fork(fork)) };
+    let class = if fork == ForkNumber::Init {
+        Class::Permanent
+    } else {
+        let seen = match buffers::permanence_at(sources[0]) {
+            Some(permanent) => Seen::SharedBuffer { permanent },
+            None => Seen::PrivatePage(&pages[0]),
+        };
+        // SAFETY: as above.
+        unsafe { classify::class_of(reln, fork, seen) }
+    };
+    if class == Class::Unlogged || mode() == Mode::Compare {
+        // SAFETY: as above.
+        unsafe { write_files(reln, fork, first, &pages, kind, skip_fsync) };
+    }
+    if class == Class::Unlogged {
+        return;
+    }
+    let insert_lsn = log_position::insert_lsn();
+    if kind == Kind::Extend {
+        extended(rel, first, pages.len() as u32);
+    }
+    if class == Class::Permanent {
+        let entry = state::entry(rel.rel);
+        let around =
+            Surroundings { fork, insert_lsn, being_built: entry.is_some_and(|entry| entry.maker_pid != 0) };
+        for (block, page) in blocks(first).zip(&pages) {
+            take(rel, block, page, around, entry.as_ref());
+        }
+    } else if pages.iter().any(|page| !Page::new(page).is_all_zero()) {
+        pgrx::error!("a page of {rel} has content, but whether the relation is permanent is not known");
+    }
+}
+
+/// # Safety
+/// `source` is a readable page.
+unsafe fn copy_of(source: *const c_void) -> Box<PageBytes> {
+    let mut page = Box::new([0u8; BLOCK_BYTES]);
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(source.cast::<u8>(), page.as_mut_ptr(), BLOCK_BYTES) };
+    page
+}
+
+/// # Safety
+/// As `write`.
+unsafe fn write_files(
+    reln: SMgrRelation,
+    fork: ForkNumber,
+    first: BlockNumber,
+    pages: &[Box<PageBytes>],
+    kind: Kind,
+    skip_fsync: bool,
+) {
+    let raw = ffi::raw_fork(fork);
+    let mut sources: Vec<*const c_void> = pages.iter().map(|page| page.as_ptr().cast::<c_void>()).collect();
+    // SAFETY: the pages outlive the calls.
+    unsafe {
+        match kind {
+            Kind::Extend => ffi::mdextend(reln, raw, first.0, sources[0], skip_fsync),
+            Kind::Overwrite => {
+                ffi::mdwritev(reln, raw, first.0, sources.as_mut_ptr(), sources.len() as u32, skip_fsync);
+            }
+        }
+    }
+}
+
+/// Does with one page what it needs. The last-written LSN is raised before the page can leave its buffer.
+fn take(rel: RelFork, block: BlockNumber, page: &PageBytes, around: Surroundings, entry: Option<&RelEntry>) {
+    let mut oldest_running = None;
+    let may_run = |xid| {
+        // SAFETY: reads shared memory under the locks that it takes itself. On a standby anything may run.
+        let oldest = *oldest_running.get_or_insert_with(|| unsafe {
+            (!pg_sys::RecoveryInProgress()).then(|| pg_sys::GetOldestActiveTransactionId().into_inner())
+        });
+        oldest.is_none_or(|oldest| evict::may_run(xid, oldest))
+    };
+    match evict::judge(page, around, may_run) {
+        Verdict::Drop { last_written } => {
+            state::last_written().raise_page(rel, block, last_written);
+            spill::forget(entry, rel, block);
+        }
+        Verdict::Spill { exists_nowhere_else } => {
+            state::last_written().raise_page(rel, block, around.insert_lsn);
+            if entry.is_none() {
+                classify::met(rel.rel, Class::Permanent);
+            }
+            spill::write(rel, block, page, exists_nowhere_else);
+        }
+        // W1. To go on would lose the page at its next eviction.
+        Verdict::NotLogged => pgrx::PANIC!("block {block} of {rel} has content but was never logged (CP-3)"),
+        Verdict::BeyondTheLog { page_lsn } => {
+            pgrx::error!(
+                "block {block} of {rel} has LSN {page_lsn}, which the log has not reached ({})",
+                around.insert_lsn
+            )
+        }
+    }
+}
+
+/// Blocks were added: sizes, and what a read of them must reflect (R3: not what was there before a truncation).
+pub fn extended(rel: RelFork, first: BlockNumber, count: u32) {
+    let insert_lsn = log_position::insert_lsn();
+    let table = state::last_written();
+    table.raise_size(rel, insert_lsn);
+    blocks(first).take(count as usize).for_each(|block| table.raise_page(rel, block, insert_lsn));
+    let known = state::update(rel.rel, |entry| entry.extend(rel.fork, first.0 + count));
+    if known.is_none() {
+        classify::met(rel.rel, if rel.fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent });
+        state::update(rel.rel, |entry| entry.extend(rel.fork, first.0 + count));
+    }
+}

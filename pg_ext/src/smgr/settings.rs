@@ -1,0 +1,82 @@
+//! The storage manager's own settings, and which mode the server runs in.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
+static RELATION_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(131_072);
+static LAST_WRITTEN_CELLS: GucSetting<i32> = GucSetting::<i32>::new(262_144);
+
+/// How permanent relations are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Mode {
+    /// In files, as ever: our table is not used at all.
+    Local = 0,
+    /// On the pageserver.
+    Remote = 1,
+    /// A test aid: in files, with all bookkeeping of `Remote` beside it, every answer checked against the files.
+    Compare = 2,
+}
+
+static MODE: AtomicU8 = AtomicU8::new(Mode::Local as u8);
+
+pub fn register() {
+    GucRegistry::define_bool_guc(
+        c"strata.compare_local",
+        c"Keeps files and checks every answer of the storage manager against them (test aid).",
+        c"Only with an empty strata.pageserver.",
+        &COMPARE_LOCAL,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"strata.relation_slots",
+        c"Relations whose class and sizes are kept in shared memory.",
+        c"A power of two. Relations changed since the start need one each; about 100 bytes a slot.",
+        &RELATION_SLOTS,
+        1024,
+        1 << 24,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"strata.last_written_cells",
+        c"Cells of the table of last-written LSNs.",
+        c"A power of two. More cells make fewer reads wait for log that does not concern them; 8 bytes a cell.",
+        &LAST_WRITTEN_CELLS,
+        1024,
+        1 << 28,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+}
+
+fn power_of_two(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(1024).next_power_of_two()
+}
+
+pub fn relation_slots() -> usize {
+    power_of_two(RELATION_SLOTS.get())
+}
+
+pub fn last_written_cells() -> usize {
+    power_of_two(LAST_WRITTEN_CELLS.get())
+}
+
+pub fn compare_wanted() -> bool {
+    COMPARE_LOCAL.get()
+}
+
+pub fn set_mode(mode: Mode) {
+    MODE.store(mode as u8, Ordering::Release);
+}
+
+pub fn mode() -> Mode {
+    match MODE.load(Ordering::Acquire) {
+        1 => Mode::Remote,
+        2 => Mode::Compare,
+        _ => Mode::Local,
+    }
+}

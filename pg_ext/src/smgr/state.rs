@@ -1,0 +1,203 @@
+//! The storage manager's shared memory: the relation table with its locks, last-written LSNs, request slots, statistics.
+//!
+//! Laid out once by the postmaster; other processes inherit the addresses by fork. The cores in `strata-smgr` see slices.
+
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use pgrx::pg_sys;
+use strata_common::{Lsn, RelTag};
+use strata_smgr::last_written::{Head, relation_hash};
+use strata_smgr::request_stats::KindStats;
+use strata_smgr::slots::{Ask, Slot, SlotTable};
+use strata_smgr::{LastWritten, RelEntry, RelPartition};
+
+use super::settings;
+
+/// Partitions of the relation table, each with a lock.
+pub const PARTITIONS: usize = 16;
+/// Processes beside the backends that may read pages (`NUM_AUXILIARY_PROCS` is 6 in `src/include/storage/proc.h`).
+const AUXILIARY_PROCESSES: usize = 8;
+const TRANCHE: &std::ffi::CStr = c"strata_relations";
+
+/// Fixed part of the shared memory. Zeroes are its first state.
+#[repr(C)]
+struct Fixed {
+    last_written: Head,
+    stats: [KindStats; Ask::KINDS],
+    /// Entries in use, per partition; guarded by the partition's lock.
+    used: [usize; PARTITIONS],
+    spilled_pages: AtomicU64,
+}
+
+struct Layout {
+    relations: usize,
+    cells: usize,
+    slots: usize,
+}
+
+impl Layout {
+    fn now() -> Layout {
+        // SAFETY: set before shared memory is sized (postinit.c, InitializeMaxBackends).
+        let backends = usize::try_from(unsafe { pg_sys::MaxBackends }).unwrap_or(0);
+        Layout {
+            relations: settings::relation_slots() / PARTITIONS,
+            cells: settings::last_written_cells(),
+            slots: backends + AUXILIARY_PROCESSES,
+        }
+    }
+
+    /// Offsets of the parts after `Fixed`, each on a cache line, and the whole size.
+    fn offsets(&self) -> [usize; 5] {
+        let line = |bytes: usize| bytes.next_multiple_of(128);
+        let relations = line(size_of::<Fixed>());
+        let cells = relations + line(self.relations * PARTITIONS * size_of::<RelEntry>());
+        let slots = cells + line(self.cells * size_of::<AtomicU64>());
+        let bounce = slots + line(self.slots * size_of::<Slot>());
+        // Pages are copied in whole; aligned as the server aligns its own (PG_IO_ALIGN_SIZE).
+        [relations, cells, slots, bounce.next_multiple_of(4096), bounce + 4096 + self.slots * BLOCK]
+    }
+}
+
+const BLOCK: usize = strata_common::BLOCK_BYTES;
+
+static BASE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+static LOCKS: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
+static DOORBELL: AtomicI32 = AtomicI32::new(-1);
+pub static WAIT_EVENT: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
+
+/// Bytes of shared memory needed; also asks for the locks. Call from `shmem_request_hook`.
+pub fn request() -> usize {
+    // SAFETY: called from the request hook, the one place where this is allowed.
+    unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32) };
+    Layout::now().offsets()[4] + 4096
+}
+
+/// Lays the memory out. Call from `shmem_startup_hook` with AddinShmemInitLock held.
+pub fn attach() {
+    let layout = Layout::now();
+    let offsets = layout.offsets();
+    let mut found = false;
+    // SAFETY: the size was requested; zeroes are valid for all parts but the relation table, whose cells are written one by one.
+    unsafe {
+        let base = pg_sys::ShmemInitStruct(c"strata storage".as_ptr(), offsets[4], &mut found);
+        if !found {
+            std::ptr::write_bytes(base.cast::<u8>(), 0, offsets[4]);
+            let cells = base.byte_add(offsets[0]).cast::<RelEntry>();
+            for index in 0..layout.relations * PARTITIONS {
+                cells.add(index).write(RelEntry::FREE);
+            }
+        }
+        BASE.store(base, Ordering::Release);
+        LOCKS.store(pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr()), Ordering::Release);
+        WAIT_EVENT.store(pg_sys::WaitEventExtensionNew(c"StrataPageRequest".as_ptr()), Ordering::Release);
+        if DOORBELL.load(Ordering::Acquire) < 0 {
+            // Children inherit it by fork; a program started by one of them does not.
+            DOORBELL.store(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK), Ordering::Release);
+        }
+    }
+    assert!(DOORBELL.load(Ordering::Acquire) >= 0, "the system gave no eventfd");
+}
+
+/// Whether this server laid the memory out.
+pub fn is_attached() -> bool {
+    !BASE.load(Ordering::Acquire).is_null()
+}
+
+fn part<T>(offset: usize) -> *mut T {
+    let base = BASE.load(Ordering::Acquire);
+    assert!(!base.is_null(), "the storage manager's shared memory is not there");
+    // SAFETY: the offset lies inside the memory that `attach` laid out.
+    unsafe { base.byte_add(offset).cast() }
+}
+
+fn fixed() -> &'static Fixed {
+    // SAFETY: `used` is only reached through raw pointers below; the rest is atomics.
+    unsafe { &*part::<Fixed>(0) }
+}
+
+pub fn last_written() -> LastWritten<'static> {
+    let layout = Layout::now();
+    // SAFETY: the cells were zeroed by `attach` and live as long as the process.
+    let cells = unsafe { std::slice::from_raw_parts(part::<AtomicU64>(layout.offsets()[1]), layout.cells) };
+    LastWritten::new(&fixed().last_written, cells)
+}
+
+pub fn stats() -> &'static [KindStats; Ask::KINDS] {
+    &fixed().stats
+}
+
+/// Pages put into the spill store since the server's start.
+pub fn spilled_pages() -> &'static AtomicU64 {
+    &fixed().spilled_pages
+}
+
+pub fn slots() -> SlotTable<'static> {
+    let layout = Layout::now();
+    // SAFETY: zeroed by `attach`, which is a slot's first state; all fields are atomics.
+    SlotTable(unsafe { std::slice::from_raw_parts(part::<Slot>(layout.offsets()[2]), layout.slots) })
+}
+
+/// This process's slot and its bounce page.
+pub fn my_slot() -> (&'static Slot, *mut u8) {
+    // SAFETY: set when the process took its entry.
+    let number =
+        usize::try_from(unsafe { pg_sys::MyProcNumber }).expect("a process that reads pages has an entry");
+    (&slots().0[number], part::<u8>(Layout::now().offsets()[3] + number * BLOCK))
+}
+
+pub fn doorbell() -> i32 {
+    DOORBELL.load(Ordering::Acquire)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    Shared,
+    Exclusive,
+}
+
+/// Runs `body` with the partition of `tag` locked. `body` must not raise errors, wait, or ask for another partition.
+pub fn with_partition<T>(tag: RelTag, mode: LockMode, body: impl FnOnce(RelPartition<'_>) -> T) -> T {
+    with_partition_number(relation_hash(tag) as usize % PARTITIONS, mode, body)
+}
+
+/// The same by number, for walks over the whole table.
+pub fn with_partition_number<T>(
+    number: usize,
+    mode: LockMode,
+    body: impl FnOnce(RelPartition<'_>) -> T,
+) -> T {
+    let layout = Layout::now();
+    let mode = if mode == LockMode::Shared {
+        pg_sys::LWLockMode::LW_SHARED
+    } else {
+        pg_sys::LWLockMode::LW_EXCLUSIVE
+    };
+    // SAFETY: the lock exists; under it the cells and the count are this process's alone (shared mode: nobody writes, and our
+    // callers only read).
+    unsafe {
+        let lock = &raw mut (*LOCKS.load(Ordering::Acquire).add(number)).lock;
+        pg_sys::LWLockAcquire(lock, mode);
+        let first = part::<RelEntry>(layout.offsets()[0]).add(number * layout.relations);
+        let cells = std::slice::from_raw_parts_mut(first, layout.relations);
+        let used = &mut *(&raw mut (*part::<Fixed>(0)).used).cast::<usize>().add(number);
+        let result = body(RelPartition::new(cells, used));
+        pg_sys::LWLockRelease(lock);
+        result
+    }
+}
+
+/// A copy of a relation's entry.
+pub fn entry(tag: RelTag) -> Option<RelEntry> {
+    with_partition(tag, LockMode::Shared, |table| table.get(tag).copied())
+}
+
+/// Changes a relation's entry if there is one.
+pub fn update<T>(tag: RelTag, change: impl FnOnce(&mut RelEntry) -> T) -> Option<T> {
+    with_partition(tag, LockMode::Exclusive, |mut table| table.get_mut(tag).map(change))
+}
+
+/// Raises what an unknown read must reflect; at the start to the LSN at which the server starts (L7).
+pub fn raise_floor(lsn: Lsn) {
+    last_written().raise_floor(lsn);
+}
