@@ -41,6 +41,7 @@ pub unsafe fn class_of(reln: SMgrRelation, fork: ForkNumber, seen: Seen<'_>) -> 
     // SAFETY: the caller's promise.
     let tag = unsafe { ffi::tag_of((*reln).smgr_rlocator.locator) };
     match state::entry(tag) {
+        // SAFETY: as above.
         Some(entry) if entry.class == Class::Undecided => unsafe { decide(reln, &entry, fork, seen) },
         Some(entry) => {
             check(entry.class, tag, fork, seen);

@@ -167,6 +167,7 @@ pub unsafe fn write(
 ) {
     // SAFETY: the caller's promise. Copies, because hint bits may change under a share lock (W12).
     let pages: Vec<Box<PageBytes>> = sources.iter().map(|source| unsafe { copy_of(*source) }).collect();
+    // SAFETY: as above.
     let rel = unsafe { ffi::rel_fork(reln, ffi::raw_fork(fork)) };
     let class = if fork == ForkNumber::Init {
         Class::Permanent
