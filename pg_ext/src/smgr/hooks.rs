@@ -144,7 +144,8 @@ fn refuse_only_copies(tag: RelTag) {
     }
 }
 
-#[pg_guard]
+/// An error of the command passes this frame as the server throws it: caught and thrown again it would lose its position in the
+/// query and its context. So nothing here needs cleaning up, and what is ours runs in guarded functions of its own.
 #[allow(clippy::too_many_arguments, reason = "the server's signature")]
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -156,31 +157,32 @@ unsafe extern "C-unwind" fn on_utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
+    unsafe extern "C-unwind" {
+        fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            query: *const c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            params: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
     // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0.
     unsafe {
         let after = before_command((*statement).utilityStmt);
         let previous: pg_sys::ProcessUtility_hook_type =
             std::mem::transmute(PREVIOUS_UTILITY.load(Ordering::Relaxed));
-        match previous {
-            Some(hook) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                hook(statement, query, read_only_tree, context, params, environment, receiver, completion)
-            }),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                receiver,
-                completion,
-            ),
-        }
+        let next = previous.unwrap_or(standard_ProcessUtility);
+        next(statement, query, read_only_tree, context, params, environment, receiver, completion);
         after_command(after);
     }
 }
 
 /// What is left to do when a command has succeeded.
+#[derive(Clone, Copy)]
+#[repr(C)]
 enum After {
     Nothing,
     /// CREATE DATABASE by file_copy is one record: every relation of the new database changes with it (R9).
@@ -190,7 +192,8 @@ enum After {
 
 /// # Safety
 /// `statement` is the utility statement that is about to run.
-unsafe fn before_command(statement: *mut pg_sys::Node) -> After {
+#[pg_guard]
+unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> After {
     if mode() != Mode::Remote {
         return After::Nothing;
     }
@@ -240,7 +243,8 @@ fn refuse(command: &str, why: &str) -> ! {
     unreachable!("an ERROR does not return")
 }
 
-fn after_command(after: After) {
+#[pg_guard]
+extern "C-unwind" fn after_command(after: After) {
     match after {
         After::Nothing => {}
         After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),

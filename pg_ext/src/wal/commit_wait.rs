@@ -161,8 +161,9 @@ fn hold_or_pass(signal: libc::c_int, held: &AtomicBool, old: &AtomicUsize) {
 }
 
 /// COMMIT PREPARED and ROLLBACK PREPARED wait for the quorum outside any transaction event.
-#[pgrx::pg_guard]
-#[expect(clippy::too_many_arguments, reason = "the form of the hook is Postgres's")]
+///
+/// An error of any other command passes this frame as the server throws it: caught and thrown again it would lose its position
+/// in the query and its context. So nothing here needs cleaning up.
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const libc::c_char,
@@ -173,40 +174,81 @@ unsafe extern "C-unwind" fn on_utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    let run = || {
-        let previous = PREVIOUS_UTILITY.load(Ordering::Relaxed);
-        // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0.
-        unsafe {
-            let hook: pg_sys::ProcessUtility_hook_type = std::mem::transmute(previous);
-            match hook {
-                Some(hook) => {
-                    hook(statement, query, read_only_tree, context, params, environment, receiver, completion)
-                }
-                None => pg_sys::standard_ProcessUtility(
-                    statement,
-                    query,
-                    read_only_tree,
-                    context,
-                    params,
-                    environment,
-                    receiver,
-                    completion,
-                ),
-            }
+    // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0; the statement is a valid
+    // tree.
+    unsafe {
+        let previous: pg_sys::ProcessUtility_hook_type =
+            std::mem::transmute(PREVIOUS_UTILITY.load(Ordering::Relaxed));
+        let next = previous.unwrap_or(standard_ProcessUtility);
+        if finishes_prepared(statement) {
+            finish_prepared(
+                next,
+                statement,
+                query,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                receiver,
+                completion,
+            );
+        } else {
+            next(statement, query, read_only_tree, context, params, environment, receiver, completion);
         }
-    };
-    // SAFETY: the statement is a valid tree.
-    if !unsafe { finishes_prepared(statement) } {
-        run();
-        return;
     }
+}
+
+unsafe extern "C-unwind" {
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const libc::c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        receiver: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+/// Signals are held while `next` runs.
+#[pgrx::pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the form of the hook is Postgres's")]
+unsafe extern "C-unwind" fn finish_prepared(
+    next: NextUtility,
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const libc::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
     pgrx::PgTryBuilder::new(|| {
         begin();
-        run();
+        // SAFETY: the arguments are passed on as they came.
+        unsafe {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                next(statement, query, read_only_tree, context, params, environment, receiver, completion)
+            })
+        }
     })
     .finally(end)
     .execute();
 }
+
+/// A utility hook, or what stands at the end of their chain.
+type NextUtility = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannedStmt,
+    *const libc::c_char,
+    bool,
+    pg_sys::ProcessUtilityContext::Type,
+    pg_sys::ParamListInfo,
+    *mut pg_sys::QueryEnvironment,
+    *mut pg_sys::DestReceiver,
+    *mut pg_sys::QueryCompletion,
+);
 
 unsafe fn finishes_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
     use pg_sys::TransactionStmtKind::{TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_ROLLBACK_PREPARED};
