@@ -1,0 +1,288 @@
+//! From log records to keys and values: the one place that says what a record means for what is stored.
+//!
+//! Records come in log order from one task, so that sizes are always those before the record. `redo::effects` tells what
+//! a record does; this module turns relation, database, SLRU and counter effects into puts, and passes page changes on
+//! untouched. A record is all or nothing: after an error the caller throws this state away and resumes from what storage
+//! has (log is read again; putting the same values twice is harmless). Every record moves `lsn`, whatever it does (G11).
+
+pub mod batch;
+pub mod control;
+mod database;
+mod relation;
+mod slru;
+#[cfg(test)]
+mod testkit;
+
+use std::sync::Arc;
+
+use strata_common::Lsn;
+use strata_pgwal::{DecodeError, DecodedRecord, FullTransactionId, RawRecord};
+use strata_redo::effect::{CheckpointKind, Effect, SlruEffect};
+use strata_redo::error::EffectError;
+use strata_redo::slru::{COMMIT_TS_XACTS_PER_PAGE, SlruKind};
+
+use crate::core::key::Key;
+use crate::ingest::batch::{Batch, Counts};
+use crate::ingest::control::{Changed, ControlState};
+use crate::keyspace::values::{BadValue, present, tombstone};
+use crate::keyspace::{self, ControlPart};
+use crate::sizes::Sizes;
+use crate::store::{Store, StoreError};
+use crate::view::{View, ViewError};
+
+/// Why a record was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// This version cannot go on here; another one may (the timeline parks).
+    #[error("record {name} at {lsn}: {reason}")]
+    Record { name: String, lsn: Lsn, reason: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("stored state: {0}")]
+    Value(#[from] BadValue),
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+/// Puts one timeline's log into its store.
+pub struct Ingest<S> {
+    store: Arc<S>,
+    sizes: Arc<Sizes>,
+    control: ControlState,
+    slrus: slru::SlruSegments,
+    batch: Batch,
+    counts: Counts,
+    /// `control.lsn` when storage last had everything.
+    flushed: Lsn,
+    /// The last record left a mark already.
+    marked: bool,
+}
+
+impl<S: Store> Ingest<S> {
+    /// Goes on after the record that `control` is the state of; everything up to there is in `store`.
+    pub async fn resume(
+        store: Arc<S>,
+        sizes: Arc<Sizes>,
+        control: ControlState,
+    ) -> Result<Ingest<S>, IngestError> {
+        let slrus = slru::SlruSegments::load(&*store, control.lsn).await?;
+        let flushed = control.lsn;
+        let (batch, counts) = (Batch::default(), Counts::default());
+        Ok(Ingest { store, sizes, control, slrus, batch, counts, flushed, marked: true })
+    }
+
+    /// State as of the last record taken in.
+    pub fn control(&self) -> &ControlState {
+        &self.control
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Everything up to here is in storage.
+    pub fn flushed(&self) -> Lsn {
+        self.flushed
+    }
+
+    /// Enough has come together for a `flush`.
+    pub fn wants_flush(&self) -> bool {
+        self.batch.is_full()
+    }
+
+    /// Takes in one record.
+    pub async fn record(&mut self, raw: &RawRecord) -> Result<(), IngestError> {
+        let unreadable = |e: DecodeError| IngestError::Record {
+            name: "that cannot be decoded".to_owned(),
+            lsn: raw.lsn,
+            reason: e.to_string(),
+        };
+        let record = strata_pgwal::record::decode(raw).map_err(unreadable)?;
+        let effects = strata_redo::effects(&record).map_err(|e| park(&record, &e))?;
+        if effects.iter().any(is_wholesale) {
+            self.flush().await?;
+        }
+        self.control.see_xid(record.xid);
+        let mut changed = Changed::default();
+        let mut shutdown = false;
+        for effect in &effects {
+            let tracked = self.control.control_file.settings.track_commit_timestamp;
+            let one = self.control.apply(effect);
+            changed.mark |= one.mark;
+            changed.checkpoint |= one.checkpoint;
+            changed.control_file |= one.control_file;
+            shutdown |= matches!(effect, Effect::Checkpoint { kind: CheckpointKind::Shutdown, .. });
+            if let Effect::ParameterChange(parameters) = effect
+                && parameters.track_commit_timestamp
+                && !tracked
+            {
+                self.commit_ts_begins(raw.end_lsn);
+            }
+        }
+        for effect in effects {
+            self.effect(raw.end_lsn, effect).await?;
+        }
+        self.control.finish_record(raw.lsn, raw.end_lsn, record.prev, shutdown);
+        self.counts.records += 1;
+        self.put_control(changed);
+        Ok(())
+    }
+
+    fn put_control(&mut self, changed: Changed) {
+        let lsn = self.control.lsn;
+        if changed.checkpoint {
+            let bytes = bytes::Bytes::copy_from_slice(&self.control.checkpoint.encode());
+            self.batch.image(lsn, keyspace::control(ControlPart::CheckPoint), bytes);
+        }
+        if changed.control_file {
+            self.batch.image(
+                lsn,
+                keyspace::control(ControlPart::ControlFile),
+                self.control.control_file_bytes(),
+            );
+        }
+        self.marked = changed.mark;
+        if changed.mark {
+            self.batch.image(lsn, keyspace::mark(), self.control.mark.encode());
+        }
+    }
+
+    /// Hands everything to storage. The last record gets a mark, whatever it is: a log that ends here can be gone on from.
+    pub async fn flush(&mut self) -> Result<(), IngestError> {
+        if !self.marked {
+            self.batch.image(self.control.lsn, keyspace::mark(), self.control.mark.encode());
+            self.marked = true;
+        }
+        self.put_batch()?;
+        self.store.finish(self.control.lsn, &self.control.encode()).await?;
+        self.flushed = self.control.lsn;
+        Ok(())
+    }
+
+    /// Hands over what there is, maybe in the middle of a record: nothing of that can be read before `flush`.
+    fn put_batch(&mut self) -> Result<(), IngestError> {
+        let values = self.batch.take();
+        self.counts.values += values.len() as u64;
+        Ok(self.store.put(values)?)
+    }
+
+    /// Storage as it is before the record at hand; only after a `flush` that `is_wholesale` asked for (G15).
+    fn view_before(&self) -> View<S> {
+        assert!(self.flushed == self.control.lsn, "records that look at whole databases come after a flush");
+        View::new(self.store.clone(), self.flushed)
+    }
+
+    fn put_image(&mut self, lsn: Lsn, key: Key, bytes: bytes::Bytes) {
+        self.batch.image(lsn, key, bytes);
+    }
+
+    async fn effect(&mut self, lsn: Lsn, effect: Effect) -> Result<(), IngestError> {
+        match effect {
+            Effect::Page { page, value } => self.page(lsn, page, value).await,
+            Effect::ClearVmBits { heap, heap_block, bits } => {
+                self.clear_vm_bits(lsn, heap, heap_block, bits).await
+            }
+            Effect::RelCreate(rel) => self.create(lsn, rel).await,
+            Effect::RelTruncate { rel, blocks, forks } => self.truncate(lsn, rel, blocks, forks).await,
+            Effect::RelDrop(rel) => self.drop_relation(lsn, rel).await,
+            Effect::DatabaseCreate(database) => {
+                self.put_image(lsn, keyspace::database(database.tablespace, database.database), present());
+                Ok(())
+            }
+            Effect::DatabaseCopy { from, to } => self.copy_database(lsn, from, to).await,
+            Effect::DatabaseDrop(database) => self.drop_database(lsn, database).await,
+            Effect::TablespaceCreate { tablespace, .. } => {
+                self.put_image(lsn, keyspace::tablespace(tablespace), present());
+                Ok(())
+            }
+            Effect::TablespaceDrop { tablespace } => {
+                self.put_image(lsn, keyspace::tablespace(tablespace), tombstone());
+                Ok(())
+            }
+            Effect::RelMap { database, map } => {
+                self.put_image(lsn, keyspace::rel_map(database.tablespace, database.database), map);
+                Ok(())
+            }
+            Effect::Slru(slru) => {
+                self.slru(lsn, slru);
+                Ok(())
+            }
+            Effect::TwoPhasePrepare { xid, data } => {
+                let mut file = Vec::with_capacity(data.len() + 4);
+                file.extend_from_slice(&data);
+                file.extend_from_slice(&crc32c::crc32c(&data).to_le_bytes());
+                self.put_image(lsn, keyspace::two_phase(self.full_xid(xid).0), file.into());
+                Ok(())
+            }
+            Effect::TwoPhaseFinish { xid, .. } => {
+                self.put_image(lsn, keyspace::two_phase(self.full_xid(xid).0), tombstone());
+                Ok(())
+            }
+            Effect::OriginAdvance { origin, remote_lsn, .. } => {
+                let bytes = bytes::Bytes::copy_from_slice(&remote_lsn.0.to_le_bytes());
+                self.put_image(lsn, keyspace::origin(origin), bytes);
+                Ok(())
+            }
+            Effect::OriginDrop { origin } => {
+                self.put_image(lsn, keyspace::origin(origin), tombstone());
+                Ok(())
+            }
+            Effect::LogicalMapping { .. } => {
+                self.counts.effects_not_kept += 1;
+                Ok(())
+            }
+            // Counters and settings: `ControlState` has them.
+            Effect::CommitTime { .. }
+            | Effect::Checkpoint { .. }
+            | Effect::EndOfRecovery { .. }
+            | Effect::NextOid(_)
+            | Effect::NextXidPast(_)
+            | Effect::NextMultiAtLeast { .. }
+            | Effect::OldestXid { .. }
+            | Effect::OldestMulti { .. }
+            | Effect::OldestCommitTs { .. }
+            | Effect::ParameterChange(_)
+            | Effect::FullPageWrites(_)
+            | Effect::RunningXacts { .. } => Ok(()),
+        }
+    }
+
+    fn slru(&mut self, lsn: Lsn, effect: SlruEffect) {
+        let tracked = self.control.control_file.settings.track_commit_timestamp;
+        match effect {
+            // Commit records say their times whether or not they are kept.
+            SlruEffect::Page { page, .. } if page.kind == SlruKind::CommitTs && !tracked => {}
+            SlruEffect::Page { page, value } => self.slrus.page(&mut self.batch, lsn, page, value),
+            SlruEffect::Truncate { kind, first_kept_page } => {
+                self.slrus.truncate(&mut self.batch, lsn, kind, first_kept_page);
+            }
+            SlruEffect::DropSegments { kind, from_segment, to_segment } => {
+                self.slrus.drop_range(&mut self.batch, lsn, kind, from_segment, to_segment);
+            }
+        }
+    }
+
+    /// Two-phase files carry the epoch in 17 (S10).
+    fn full_xid(&self, xid: u32) -> FullTransactionId {
+        self.control.checkpoint.next_xid.full_id_of_earlier(xid)
+    }
+
+    /// `ActivateCommitTs` in `commit_ts.c`: tracking begins with a page for the next transaction.
+    fn commit_ts_begins(&mut self, lsn: Lsn) {
+        let page = self.control.checkpoint.next_xid.xid() / COMMIT_TS_XACTS_PER_PAGE;
+        self.slrus.ensure(&mut self.batch, lsn, SlruKind::CommitTs, page);
+    }
+}
+
+/// Effects that look at everything a database has.
+fn is_wholesale(effect: &Effect) -> bool {
+    matches!(effect, Effect::DatabaseCopy { .. } | Effect::DatabaseDrop(_))
+}
+
+fn park(record: &DecodedRecord, error: &EffectError) -> IngestError {
+    IngestError::Record { name: record.name(), lsn: record.lsn, reason: error.to_string() }
+}
+
+#[cfg(test)]
+#[path = "ingest_test.rs"]
+mod tests;

@@ -1,0 +1,173 @@
+//! Relations at ingest: pages with the growth that they imply, creation, truncation with the tails of the maps, drop.
+//!
+//! A fork's size is one value per change of it (R7). When a fork grows past blocks that this record does not write, those
+//! get an explicit zero page, so that what lay there before a truncation, or under a relfilenumber used before, can never
+//! show again (W14, R5).
+
+use bytes::Bytes;
+use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_redo::change::{encode_fsm_truncate_tail, encode_vm_clear, encode_vm_truncate_tail};
+use strata_redo::effect::{PageId, PageValue, TruncateForks};
+use strata_redo::vm::MapCut;
+use strata_redo::{fsm, vm};
+
+use crate::core::key::Value;
+use crate::ingest::{Ingest, IngestError};
+use crate::keyspace;
+use crate::keyspace::values::{encode_blocks, present, tombstone};
+use crate::sizes::Size;
+use crate::store::Store;
+use crate::view::View;
+
+impl<S: Store> Ingest<S> {
+    /// The size before the record at hand; `None`: no such fork.
+    pub(super) async fn size(&mut self, rel: RelFork) -> Result<Option<u32>, IngestError> {
+        if let Some(size) = self.sizes.newest(rel) {
+            return Ok(size.blocks);
+        }
+        // Not in memory means not changed since the last flush, so storage has it.
+        let view = View::new(self.store.clone(), self.flushed);
+        let size = view.stored_size(rel).await?;
+        self.sizes.set(rel, size);
+        Ok(size.blocks)
+    }
+
+    fn set_size(&mut self, lsn: Lsn, rel: RelFork, blocks: Option<u32>) {
+        self.sizes.set(rel, Size { since: lsn, blocks });
+        let value = blocks.map_or_else(tombstone, encode_blocks);
+        self.batch.image(lsn, keyspace::rel_size(rel), value);
+    }
+
+    /// A fork begins to exist; an INIT fork makes its relation an unlogged one (R11).
+    pub(super) fn born(&mut self, lsn: Lsn, rel: RelFork, blocks: u32) {
+        if rel.fork == ForkNumber::Init {
+            self.batch.image(lsn, keyspace::init_fork(rel.rel), present());
+        }
+        self.set_size(lsn, rel, Some(blocks));
+    }
+
+    pub(super) async fn page(&mut self, lsn: Lsn, page: PageId, value: PageValue) -> Result<(), IngestError> {
+        let is_new = self.grow(lsn, page).await?;
+        let value = match value {
+            PageValue::Image(bytes) => Value::Image(bytes),
+            PageValue::Change { bytes, will_init } => {
+                if is_new && !will_init && page.rel.fork == ForkNumber::Main {
+                    // A contiguous log does not do this. Kept and counted: reading this one block will tell.
+                    self.counts.references_beyond_end += 1;
+                    tracing::warn!(%page, %lsn, "a record changes a block beyond the end of its relation");
+                }
+                Value::Change { bytes, will_init: will_init || is_new }
+            }
+        };
+        self.batch.put(lsn, keyspace::rel_block(page.rel, page.block), value);
+        Ok(())
+    }
+
+    /// Makes the fork long enough to hold the page; true if it was not.
+    async fn grow(&mut self, lsn: Lsn, page: PageId) -> Result<bool, IngestError> {
+        let size = self.size(page.rel).await?;
+        let old = size.unwrap_or(0);
+        if size.is_some() && page.block.0 < old {
+            return Ok(false);
+        }
+        for gap in old..page.block.0 {
+            self.batch.image(lsn, keyspace::rel_block(page.rel, BlockNumber(gap)), Bytes::new());
+        }
+        let blocks = page.block.0.checked_add(1).ok_or_else(|| IngestError::Record {
+            name: "that changes the last possible block".to_owned(),
+            lsn,
+            reason: format!("{page} has the number that Postgres reserves for none (R10)"),
+        })?;
+        match size {
+            None => self.born(lsn, page.rel, blocks),
+            Some(_) => self.set_size(lsn, page.rel, Some(blocks)),
+        }
+        Ok(true)
+    }
+
+    /// Does not shrink a fork that is there (R2).
+    pub(super) async fn create(&mut self, lsn: Lsn, rel: RelFork) -> Result<(), IngestError> {
+        if self.size(rel).await?.is_none() {
+            self.born(lsn, rel, 0);
+        }
+        Ok(())
+    }
+
+    /// Bits without a reference to their page: cleared only where the map has the page (V1, V3).
+    pub(super) async fn clear_vm_bits(
+        &mut self,
+        lsn: Lsn,
+        heap: RelTag,
+        heap_block: BlockNumber,
+        bits: u8,
+    ) -> Result<(), IngestError> {
+        let map = heap.fork(ForkNumber::VisibilityMap);
+        let page = vm::page_of(heap_block);
+        if self.size(map).await?.is_none_or(|blocks| page.0 >= blocks) {
+            self.counts.vm_clears_skipped += 1;
+            return Ok(());
+        }
+        let change = Value::Change { bytes: encode_vm_clear(heap_block, bits), will_init: false };
+        self.batch.put(lsn, keyspace::rel_block(map, page), change);
+        Ok(())
+    }
+
+    /// `smgr_redo` of TRUNCATE (`src/backend/catalog/storage.c`): the maps lose whole pages and the tail of their last one (V4).
+    pub(super) async fn truncate(
+        &mut self,
+        lsn: Lsn,
+        rel: RelTag,
+        blocks: BlockNumber,
+        forks: TruncateForks,
+    ) -> Result<(), IngestError> {
+        let main = rel.fork(ForkNumber::Main);
+        if self.size(main).await?.is_none() {
+            self.born(lsn, main, 0);
+        }
+        if forks.has(TruncateForks::MAIN) {
+            self.cut(lsn, main, blocks.0).await?;
+        }
+        if forks.has(TruncateForks::FREE_SPACE_MAP) {
+            let map = rel.fork(ForkNumber::FreeSpaceMap);
+            self.cut_map(lsn, map, fsm::cut(blocks), encode_fsm_truncate_tail(blocks)).await?;
+        }
+        if forks.has(TruncateForks::VISIBILITY_MAP) {
+            let map = rel.fork(ForkNumber::VisibilityMap);
+            self.cut_map(lsn, map, vm::cut(blocks), encode_vm_truncate_tail(blocks)).await?;
+        }
+        Ok(())
+    }
+
+    async fn cut_map(&mut self, lsn: Lsn, map: RelFork, cut: MapCut, tail: Bytes) -> Result<(), IngestError> {
+        let Some(pages) = self.size(map).await? else { return Ok(()) };
+        if let Some(page) = cut.tail_page.filter(|page| page.0 < pages) {
+            let change = Value::Change { bytes: tail, will_init: false };
+            self.batch.put(lsn, keyspace::rel_block(map, page), change);
+        }
+        self.cut(lsn, map, cut.pages_kept).await
+    }
+
+    async fn cut(&mut self, lsn: Lsn, rel: RelFork, blocks: u32) -> Result<(), IngestError> {
+        if self.size(rel).await?.is_some_and(|old| blocks < old) {
+            self.set_size(lsn, rel, Some(blocks));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn drop_relation(&mut self, lsn: Lsn, rel: RelTag) -> Result<(), IngestError> {
+        for fork in ForkNumber::ALL {
+            if self.size(rel.fork(fork)).await?.is_some() {
+                self.gone(lsn, rel.fork(fork));
+            }
+        }
+        Ok(())
+    }
+
+    /// A fork ends to exist.
+    pub(super) fn gone(&mut self, lsn: Lsn, rel: RelFork) {
+        if rel.fork == ForkNumber::Init {
+            self.batch.image(lsn, keyspace::init_fork(rel.rel), tombstone());
+        }
+        self.set_size(lsn, rel, None);
+    }
+}

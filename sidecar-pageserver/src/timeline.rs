@@ -1,0 +1,249 @@
+//! One timeline as the service sees it: what readers may read, who waits for more log, and whether the log goes on.
+//!
+//! Ingest publishes here after storage has a batch; readers wait here for `not_modified_since` (D7). A timeline that
+//! cannot go on parks: reads up to its last record go on, waits for more are answered at once with the reason.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use strata_common::{BlockNumber, Lsn, RelFork, TenantTimelineId};
+use tokio::sync::{Notify, watch};
+
+use crate::getpage::cache::{CachedPage, PageCache, TimelineSlot};
+use crate::ingest::batch::Counts;
+use crate::ingest::control::ControlState;
+use crate::keyspace;
+use crate::sizes::Sizes;
+use crate::store::Store;
+use crate::view::{VersionedPage, View, ViewError, zero_page};
+
+/// Whether a timeline's log is taken in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Running {
+    Active,
+    /// It stopped at a record that this version cannot take in; another version may (nothing is lost).
+    Parked(String),
+    /// Storage is damaged or belongs to another process now.
+    Broken(String),
+}
+
+impl Running {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Running::Active => "active",
+            Running::Parked(_) => "parked",
+            Running::Broken(_) => "broken",
+        }
+    }
+
+    pub fn problem(&self) -> &str {
+        match self {
+            Running::Active => "",
+            Running::Parked(why) | Running::Broken(why) => why,
+        }
+    }
+}
+
+/// What readers may rely on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Everything up to here can be read.
+    pub last_record: Lsn,
+    pub running: Running,
+}
+
+/// Why log that a reader needs is not there.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WaitError {
+    #[error("timeline {id} has log up to {have} and none up to {wanted} came within {waited_ms} ms")]
+    TimedOut { id: TenantTimelineId, have: Lsn, wanted: Lsn, waited_ms: u128 },
+    #[error("timeline {id} is parked: {reason}")]
+    Parked { id: TenantTimelineId, reason: String },
+    #[error("timeline {id} is broken: {reason}")]
+    Broken { id: TenantTimelineId, reason: String },
+    #[error("timeline {0} is being closed")]
+    Closed(TenantTimelineId),
+}
+
+/// Shared by ingest, connections and management.
+pub struct Timeline<S> {
+    pub id: TenantTimelineId,
+    pub store: Arc<S>,
+    pub sizes: Arc<Sizes>,
+    slot: TimelineSlot,
+    cache: Arc<PageCache>,
+    published: watch::Sender<Published>,
+    control: Mutex<ControlState>,
+    counts: Mutex<Counts>,
+    wanted: AtomicU64,
+    wake: Notify,
+    closing: watch::Sender<bool>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Store> Timeline<S> {
+    /// `control` is the state at the end of what `store` has.
+    pub fn new(
+        id: TenantTimelineId,
+        store: Arc<S>,
+        control: ControlState,
+        cache: Arc<PageCache>,
+        slot: TimelineSlot,
+    ) -> Arc<Timeline<S>> {
+        let published = Published { last_record: control.lsn, running: Running::Active };
+        Arc::new(Timeline {
+            id,
+            store,
+            sizes: Arc::default(),
+            slot,
+            cache,
+            published: watch::Sender::new(published),
+            control: Mutex::new(control),
+            counts: Mutex::default(),
+            wanted: AtomicU64::new(0),
+            wake: Notify::new(),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    pub fn last_record(&self) -> Lsn {
+        self.published.borrow().last_record
+    }
+
+    pub fn running(&self) -> Running {
+        self.published.borrow().running.clone()
+    }
+
+    /// Counters, settings and record position as of the last record.
+    pub fn control(&self) -> ControlState {
+        locked(&self.control).clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        *locked(&self.counts)
+    }
+
+    pub fn view(&self, lsn: Lsn) -> View<S> {
+        View::new(self.store.clone(), lsn)
+    }
+
+    /// Ingest: storage has everything up to `control.lsn`.
+    pub fn publish(&self, control: &ControlState, counts: Counts) {
+        *locked(&self.control) = control.clone();
+        *locked(&self.counts) = counts;
+        let lsn = control.lsn;
+        self.published.send_modify(|published| {
+            assert!(
+                published.last_record <= lsn,
+                "the log of {} goes back from {}",
+                self.id,
+                published.last_record
+            );
+            published.last_record = lsn;
+        });
+        self.sizes.published();
+    }
+
+    pub fn stop(&self, why: Running) {
+        tracing::error!(timeline = %self.id, state = why.name(), problem = why.problem(), "timeline stops at {}", self.last_record());
+        self.published.send_modify(|published| published.running = why);
+    }
+
+    /// The process or the timeline goes away.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+        self.wake.notify_one();
+    }
+
+    pub fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    pub async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        // An error means that the sender is gone, and with it the timeline.
+        let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    /// Somebody waits for log that is not here yet.
+    pub fn is_wanted(&self) -> bool {
+        Lsn(self.wanted.load(Ordering::Relaxed)) > self.last_record()
+    }
+
+    /// Wakes when somebody begins to wait for log.
+    pub async fn wanted(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Returns once everything up to `lsn` can be read, or says why not within `limit` (P1: never for ever).
+    pub async fn wait_for(&self, lsn: Lsn, limit: Duration) -> Result<(), WaitError> {
+        if self.last_record() >= lsn {
+            return Ok(());
+        }
+        self.wanted.fetch_max(lsn.0, Ordering::Relaxed);
+        self.wake.notify_one();
+        let mut published = self.published.subscribe();
+        let mut closing = self.closing.subscribe();
+        let settled = |p: &Published| p.last_record >= lsn || p.running != Running::Active;
+        let outcome = tokio::select! {
+            biased;
+            outcome = tokio::time::timeout(limit, published.wait_for(settled)) => outcome.map(|found| found.map(|p| p.clone())),
+            _ = closing.wait_for(|closing| *closing) => return Err(WaitError::Closed(self.id)),
+        };
+        match outcome {
+            Err(_) => {
+                // Whoever waits next asks anew; this one must not keep the receiver changing sources.
+                let _ = self.wanted.compare_exchange(lsn.0, 0, Ordering::Relaxed, Ordering::Relaxed);
+                let have = self.last_record();
+                Err(WaitError::TimedOut { id: self.id, have, wanted: lsn, waited_ms: limit.as_millis() })
+            }
+            Ok(Err(_)) => Err(WaitError::Closed(self.id)),
+            Ok(Ok(published)) if published.last_record >= lsn => Ok(()),
+            Ok(Ok(published)) => Err(match published.running {
+                Running::Broken(reason) => WaitError::Broken { id: self.id, reason },
+                Running::Parked(reason) => WaitError::Parked { id: self.id, reason },
+                Running::Active => unreachable!("waited for the record or for the end of activity"),
+            }),
+        }
+    }
+
+    /// Blocks of a fork at `lsn`, which is not above the last record; `None`: no such fork.
+    pub async fn rel_blocks(&self, rel: RelFork, lsn: Lsn) -> Result<Option<u32>, ViewError> {
+        let epoch = match self.sizes.at(rel, lsn) {
+            Ok(blocks) => return Ok(blocks),
+            Err(epoch) => epoch,
+        };
+        let latest = self.last_record() == lsn;
+        let size = self.view(lsn).stored_size(rel).await?;
+        if latest {
+            self.sizes.fill(rel, size, epoch);
+        }
+        Ok(size.blocks)
+    }
+
+    /// One page at `lsn`, which is not above the last record. `blocks` is the fork's size there; beyond it are zeros (G2).
+    pub async fn page(
+        &self,
+        rel: RelFork,
+        block: BlockNumber,
+        blocks: u32,
+        lsn: Lsn,
+    ) -> Result<bytes::Bytes, ViewError> {
+        if block.0 >= blocks {
+            return Ok(zero_page());
+        }
+        let key = keyspace::rel_block(rel, block);
+        let known = self.cache.get(self.slot, key, lsn);
+        let known = known.map(|cached| VersionedPage { lsn: cached.lsn, page: cached.page });
+        let cached_lsn = known.as_ref().map(|known| known.lsn);
+        let found = self.view(lsn).versioned_page(rel, block, known).await?;
+        if cached_lsn.is_none_or(|cached| cached < found.lsn) {
+            self.cache.put(self.slot, key, CachedPage { lsn: found.lsn, page: found.page.clone() });
+        }
+        Ok(found.page)
+    }
+}

@@ -1,0 +1,247 @@
+//! Keeps one timeline supplied with log: one stream at a time, decoded, taken in, published; another safekeeper when one
+//! fails, falls silent, or has nothing while a reader waits.
+//!
+//! Log that cannot be decoded is tried from every safekeeper before the timeline parks: one bad copy is not the log. A
+//! record that this version does not know parks it at once. Nothing is lost by parking: storage stays at the record
+//! before, safekeepers keep the log from there on, and a start with another version goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strata_common::Lsn;
+use strata_pgwal::{StreamError, WalStreamDecoder};
+use strata_proto::wal::WalChunk;
+use tokio::time::Instant;
+
+use crate::ingest::{Ingest, IngestError};
+use crate::store::{Store, StoreError};
+use crate::timeline::{Running, Timeline};
+use crate::view::ViewError;
+use crate::wal::source::{LogStream, Progress, Safekeepers, SourceError};
+
+/// A reader waits, this source has had nothing for so long: another one may have more.
+const WANTED_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Nobody waits and nothing came for so long: look at another one all the same, this one may be cut off.
+const IDLE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Between two tries, unless somebody waits for log.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER_WANTED: Duration = Duration::from_millis(50);
+
+/// Between two reports of an unchanged position.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+const REPORT_TICK: Duration = Duration::from_secs(1);
+
+/// Why one stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("safekeeper {address} had nothing new")]
+    Idle { address: String },
+    #[error("safekeeper {address} sent log from {found} on, not from {expected}")]
+    Gap { address: String, expected: Lsn, found: Lsn },
+    #[error("log from safekeeper {address} after {after}: {error}")]
+    Undecodable { address: String, after: Lsn, error: StreamError },
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+/// What to do after a stream ended.
+enum Next {
+    AnotherSource,
+    Stop(Running),
+}
+
+/// Runs until the timeline closes or stops.
+pub async fn run<S: Store>(timeline: Arc<Timeline<S>>, safekeepers: Safekeepers) {
+    if safekeepers.count() == 0 {
+        return;
+    }
+    let mut receiver =
+        Receiver { which: usize::from(timeline.id.timeline.0[0]), timeline, safekeepers, undecodable: 0 };
+    receiver.run().await;
+}
+
+struct Receiver<S> {
+    timeline: Arc<Timeline<S>>,
+    safekeepers: Safekeepers,
+    /// Which safekeeper comes next; timelines begin at different ones.
+    which: usize,
+    /// Sources in a row whose log could not be decoded at the same place.
+    undecodable: usize,
+}
+
+impl<S: Store> Receiver<S> {
+    async fn run(&mut self) {
+        while !self.timeline.is_closing() {
+            let before = self.timeline.last_record();
+            let timeline = self.timeline.clone();
+            let ended = tokio::select! {
+                ended = self.stream() => ended,
+                () = timeline.closed() => return,
+            };
+            let moved = self.timeline.last_record() > before;
+            match self.judge(&ended, moved) {
+                Next::Stop(why) => return self.timeline.stop(why),
+                Next::AnotherSource => {
+                    self.timeline.sizes.forget_after(self.timeline.last_record());
+                    self.which = self.which.wrapping_add(1);
+                    if !moved && !matches!(ended, Ended::Idle { .. }) {
+                        self.pause().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, ended: &Ended, moved: bool) -> Next {
+        let id = self.timeline.id;
+        let undecodable = matches!(ended, Ended::Undecodable { .. });
+        self.undecodable = match (undecodable, moved) {
+            (true, true) => 1,
+            (true, false) => self.undecodable + 1,
+            (false, _) => 0,
+        };
+        match ended {
+            Ended::Idle { .. } => Next::AnotherSource,
+            Ended::Source(error) if error.is_unknown_timeline() => Next::AnotherSource,
+            Ended::Undecodable { .. } if self.undecodable >= self.safekeepers.count() => {
+                Next::Stop(Running::Parked(format!("timeline {id}: {ended}")))
+            }
+            Ended::Source(_) | Ended::Gap { .. } | Ended::Undecodable { .. } => {
+                tracing::warn!(timeline = %id, error = %ended, "log stream ended");
+                Next::AnotherSource
+            }
+            Ended::Ingest(IngestError::Record { .. }) => {
+                Next::Stop(Running::Parked(format!("timeline {id}: {ended}")))
+            }
+            Ended::Ingest(IngestError::Store(error) | IngestError::View(ViewError::Store(error)))
+                if matches!(error, StoreError::Unavailable(_)) =>
+            {
+                tracing::warn!(timeline = %id, %error, "log is not taken in for now");
+                Next::AnotherSource
+            }
+            Ended::Ingest(_) => Next::Stop(Running::Broken(format!("timeline {id}: {ended}"))),
+        }
+    }
+
+    async fn pause(&self) {
+        if self.timeline.is_wanted() {
+            return tokio::time::sleep(RETRY_AFTER_WANTED).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY_AFTER) => {}
+            () = self.timeline.wanted() => {}
+            () = self.timeline.closed() => {}
+        }
+    }
+
+    /// Takes in log from one source until that ends.
+    async fn stream(&mut self) -> Ended {
+        let control = self.timeline.control();
+        let (start, prev) = (control.lsn, control.mark.record_lsn);
+        let file = &control.control_file;
+        let mut decoder =
+            WalStreamDecoder::new(start, file.segment_bytes()).with_system_id(file.system_id).with_prev(prev);
+        let (store, sizes) = (self.timeline.store.clone(), self.timeline.sizes.clone());
+        let mut ingest = match Ingest::resume(store, sizes, control).await {
+            Ok(ingest) => ingest,
+            Err(error) => return error.into(),
+        };
+        let mut stream = match self.safekeepers.open(self.which, self.timeline.id, start).await {
+            Ok(stream) => stream,
+            Err(error) => return error.into(),
+        };
+        let mut moved_at = Instant::now();
+        loop {
+            let chunk = match stream.next().await {
+                Ok(chunk) => chunk,
+                Err(error) => return error.into(),
+            };
+            let before = ingest.flushed();
+            if let Err(ended) = self.take(&mut decoder, &mut ingest, &stream, chunk).await {
+                return ended;
+            }
+            if ingest.flushed() > before {
+                moved_at = Instant::now();
+                continue;
+            }
+            let patience = if self.timeline.is_wanted() { WANTED_PATIENCE } else { IDLE_PATIENCE };
+            if self.safekeepers.count() > 1 && moved_at.elapsed() >= patience {
+                return Ended::Idle { address: stream.address.clone() };
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        decoder: &mut WalStreamDecoder,
+        ingest: &mut Ingest<S>,
+        stream: &LogStream,
+        chunk: WalChunk,
+    ) -> Result<(), Ended> {
+        if chunk.wal.is_empty() {
+            return Ok(());
+        }
+        let (expected, found) = (decoder.fed_to(), Lsn(chunk.begin_lsn));
+        if found != expected {
+            return Err(Ended::Gap { address: stream.address.clone(), expected, found });
+        }
+        decoder.feed(chunk.wal);
+        loop {
+            let next = decoder.next();
+            let Some(record) = next.map_err(|error| Ended::Undecodable {
+                address: stream.address.clone(),
+                after: decoder.position(),
+                error,
+            })?
+            else {
+                break;
+            };
+            if let Err(error) = ingest.record(&record).await {
+                // What came before it is good and stays.
+                if matches!(error, IngestError::Record { .. }) {
+                    self.publish(ingest).await?;
+                }
+                return Err(error.into());
+            }
+            if ingest.wants_flush() {
+                self.publish(ingest).await?;
+                // Other timelines share this thread.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.publish(ingest).await
+    }
+
+    async fn publish(&self, ingest: &mut Ingest<S>) -> Result<(), Ended> {
+        if ingest.control().lsn > ingest.flushed() {
+            ingest.flush().await?;
+            self.timeline.publish(ingest.control(), ingest.counts());
+        }
+        Ok(())
+    }
+}
+
+/// Tells all safekeepers how far the timeline is, about once a second while it moves, until it closes.
+pub async fn report<S: Store>(
+    timeline: Arc<Timeline<S>>,
+    safekeepers: Safekeepers,
+    pageserver_id: u64,
+    progress: impl Fn() -> Progress,
+) {
+    let mut last: Option<(Progress, Instant)> = None;
+    while !timeline.is_closing() {
+        let now = progress();
+        if last.is_none_or(|(sent, at)| sent != now || at.elapsed() >= REPORT_EVERY) {
+            safekeepers.report(pageserver_id, timeline.id, now).await;
+            last = Some((now, Instant::now()));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REPORT_TICK) => {}
+            () = timeline.closed() => {}
+        }
+    }
+}
