@@ -1,4 +1,5 @@
-//! Redo speed on one core: records per second of `apply`, `effects` and both, for the commonest heap records.
+//! Redo speed on one core: records per second of `apply`, `effects` and both, for the commonest records of
+//! heap and btree.
 //!
 //! Records are made by hand in Postgres's layout, of the size that TPC-B-like loads have. Each measurement repeats its
 //! round until `--seconds` (default 1) have passed and takes the median round. The result is one JSON object on standard
@@ -87,6 +88,17 @@ fn prune(rows: usize) -> DecodedRecord {
     record(rmgr::HEAP2, 0x20, 3000, &[1, 0x24, 0, 0, 0, 0], &data)
 }
 
+/// Fills a leaf with tuples of an integer key, each into the middle: half of the line pointers move every time.
+fn leaf_inserts() -> Vec<DecodedRecord> {
+    let tuple = [0, 0, 7, 0, 1, 0, 16, 0, 42, 0, 0, 0, 0, 0, 0, 0];
+    let insert = |count: usize| {
+        record(rmgr::BTREE, 0x00, 4000 + 8 * count as u64, &((count / 2 + 1) as u16).to_le_bytes(), &tuple)
+    };
+    let empty_root = record(rmgr::BTREE, 0xA0, 3992, &[0; 8], &[]);
+    let count = (BLOCK_BYTES - 24 - 16) / (4 + tuple.len());
+    std::iter::once(empty_root).chain((0..count).map(insert)).collect()
+}
+
 struct Round {
     records: usize,
     seconds: f64,
@@ -113,7 +125,7 @@ fn changes(records: &[DecodedRecord]) -> Vec<(Lsn, Bytes)> {
     let mut out = Vec::new();
     for record in records {
         let mut effects = Vec::new();
-        effects_into(record, &mut effects).expect("a record of the heap");
+        effects_into(record, &mut effects).expect("a known record");
         for effect in effects {
             if let Effect::Page { value: PageValue::Change { bytes, .. }, .. } = effect {
                 out.push((record.end_lsn, bytes));
@@ -151,18 +163,21 @@ fn main() {
     let prune_change = changes(&[prune(rows)]);
     let prune = measure(seconds, || apply_all(&mut updated.clone(), &prune_change));
 
+    let leaf_changes = changes(&leaf_inserts());
+    let leaf_insert = measure(seconds, || apply_all(&mut [0; BLOCK_BYTES], &leaf_changes));
+
     let mut out = Vec::new();
     let effects_rate = measure(seconds, || {
         for record in &insert_records {
             out.clear();
-            effects_into(black_box(record), &mut out).expect("a record of the heap");
+            effects_into(black_box(record), &mut out).expect("a known record");
             black_box(&out);
         }
         insert_records.len()
     });
     let report = format!(
         "{{\"unit\":\"records_per_second_per_core\",\"heap_insert_apply\":{insert:.0},\"heap_hot_update_apply\":{update:.0},\
-         \"heap2_prune_apply\":{prune:.0},\"prune_rows\":{rows},\"heap_insert_effects\":{effects_rate:.0}}}\n"
+         \"heap2_prune_apply\":{prune:.0},\"prune_rows\":{rows},\"btree_insert_leaf_apply\":{leaf_insert:.0},\"heap_insert_effects\":{effects_rate:.0}}}\n"
     );
     std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes())
         .expect("standard output takes the report");
