@@ -25,6 +25,7 @@ fn judge(outcome: &Outcome) -> Result<()> {
     }
     ensure!(outcome.report.mismatch_count == 0, "redo does not make the pages that Postgres made");
     ensure!(files.difference_count == 0, "the model is not what the files of the cluster say");
+    ensure!(outcome.report.pages_without_image() == 0, "records came without the image to compare with");
     ensure!(files.pages > 0 && outcome.report.compared_pages() > 0, "nothing was compared");
     Ok(())
 }

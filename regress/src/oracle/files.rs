@@ -84,7 +84,8 @@ fn mask_for(page: &Page) -> Option<u8> {
 /// Zero, or initialised without a record: no tuple on it, no bit in it.
 fn is_empty(page: &Page) -> bool {
     let special = usize::from(page::special(page));
-    let fresh = page::is_empty(page) && page::special(page) == page::upper(page) && special <= BLOCK_BYTES;
+    let inside = (page::HEADER_BYTES..=BLOCK_BYTES).contains(&special);
+    let fresh = inside && page::is_empty(page) && page::special(page) == page::upper(page);
     let content = if fresh { &page[page::HEADER_BYTES..special] } else { &page[..] };
     content.iter().all(|&byte| byte == 0)
 }
@@ -188,4 +189,38 @@ fn compare_fork(model: &mut Model, directory: &Path, fork: RelFork, report: &mut
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_is_zero_or_freshly_initialised() {
+        let mut page = [0; BLOCK_BYTES];
+        assert!(is_empty(&page));
+        page::init(&mut page, 0);
+        assert!(is_empty(&page));
+        page[100] = 1;
+        assert!(!is_empty(&page), "a bit of a map page lies where a heap page has free space");
+        assert!(!is_empty(&[1; BLOCK_BYTES]));
+    }
+
+    #[test]
+    fn kinds_of_pages_are_told_by_their_special_space() {
+        let with_special = |bytes| {
+            let mut page = [0; BLOCK_BYTES];
+            page::init(&mut page, bytes);
+            page
+        };
+        assert_eq!(mask_for(&with_special(0)), Some(rmgr::HEAP));
+        assert_eq!(mask_for(&with_special(16)), Some(rmgr::BTREE));
+        let mut hash = with_special(16);
+        hash[BLOCK_BYTES - 2..].copy_from_slice(&0xff80_u16.to_le_bytes());
+        assert_eq!(mask_for(&hash), None);
+        let mut sequence = with_special(8);
+        assert_eq!(mask_for(&sequence), None);
+        sequence[8184..8186].copy_from_slice(&0x1717_u16.to_le_bytes());
+        assert_eq!(mask_for(&sequence), Some(rmgr::SEQ));
+    }
 }

@@ -97,6 +97,11 @@ impl Report {
         self.types.values().map(|counts| counts.compared).sum()
     }
 
+    /// Pages that a record names without an image: with checking on, none.
+    pub fn pages_without_image(&self) -> u64 {
+        self.types.values().map(|counts| counts.without_image).sum()
+    }
+
     /// Which of `wanted` never appeared, as record types or as variants.
     pub fn missing<'a>(&self, wanted: &[&'a str]) -> Vec<&'a str> {
         let seen = |name: &str| self.types.contains_key(name) || self.variants.contains_key(name);
