@@ -38,8 +38,15 @@ pub async fn take_over(
     mark: &str,
 ) -> Result<(TimelineIndex, IndexWriter), StorageError> {
     let mut taken_from = None;
+    let mut absent_before = false;
     for _ in 0..ROUNDS_MAX {
         let found = read_all(store, id).await?;
+        // A listing that meets a take-over may miss both the old index, just removed, and the new one: look twice.
+        if found.is_empty() && !absent_before {
+            absent_before = true;
+            continue;
+        }
+        absent_before = false;
         let seen: Vec<Seen> = found
             .iter()
             .map(|f| Seen { generation: f.index.generation, sealed_by: f.index.sealed_by })

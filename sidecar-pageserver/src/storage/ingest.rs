@@ -74,7 +74,11 @@ impl Timeline {
             if ingest.open_since.is_none() {
                 ingest.open_since = Some(Instant::now());
             }
-            self.last_record.send_replace(lsn);
+            // Whoever subscribes after this looks at the value first, so nobody there means nobody to wake.
+            self.last_record.send_if_modified(|last| {
+                *last = lsn;
+                self.last_record.receiver_count() > 0
+            });
             let state = self.memory_state(&ingest, 0);
             if ingest.freeze_wanted || self.config.flush.should_freeze(&state) {
                 self.freeze(&mut ingest);

@@ -33,11 +33,7 @@ impl Timeline {
             }
             let mut backoff = self.config.backoff_first;
             while let Some(frozen) = self.layers().frozen.first().cloned() {
-                let result = tokio::select! {
-                    () = self.until_stopped() => return,
-                    result = self.flush_one(&frozen) => result,
-                };
-                match result {
+                match self.flush_one(&frozen).await {
                     Ok(()) => {
                         backoff = self.config.backoff_first;
                         clear(&self.flush_problem);
@@ -87,7 +83,11 @@ impl Timeline {
 
     /// Makes a file of the oldest frozen layer.
     async fn flush_one(&self, frozen: &Arc<Frozen>) -> Result<(), StorageError> {
-        let images = self.materialize(frozen).await?;
+        let images = tokio::select! {
+            () = self.until_stopped() => return Err(StorageError::ShutDown(self.id)),
+            images = self.materialize(frozen) => images?,
+        };
+        // From here on it is not given up half-way: after a shutdown nobody may still be writing to the folder.
         let name = LayerName {
             kind: LayerKind::Delta,
             begin: frozen.mem.begin,

@@ -2,7 +2,10 @@
 //!
 //! The checksum covers the frame's number as well, so that a frame read from the wrong place is not taken for another.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::storage::config::Compression;
 
@@ -19,6 +22,12 @@ const ZSTD_LEVEL: i32 = 1;
 pub const INDEX_FRAME: u32 = u32::MAX;
 pub const BLOOM_FRAME: u32 = u32::MAX - 1;
 
+thread_local! {
+    // Made once per thread: making one costs more than a block's work.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
 /// Appends the frame of `raw` to `out`.
 pub fn encode(number: u32, raw: &[u8], compression: Compression, out: &mut Vec<u8>) {
     let start = out.len();
@@ -26,7 +35,8 @@ pub fn encode(number: u32, raw: &[u8], compression: Compression, out: &mut Vec<u
         Compression::Off => None,
         // What does not compress well is stored as it is: reading it is then free.
         Compression::Zstd => {
-            zstd::bulk::compress(raw, ZSTD_LEVEL).ok().filter(|c| c.len() + raw.len() / 8 < raw.len())
+            let compressed = COMPRESSOR.with_borrow_mut(|c| c.as_mut().and_then(|c| c.compress(raw).ok()));
+            compressed.filter(|c| c.len() + raw.len() / 8 < raw.len())
         }
     };
     let (codec, payload) = match &compressed {
