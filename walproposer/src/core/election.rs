@@ -132,10 +132,10 @@ impl Proposer {
         let commit = self.mutant_commit(commit);
         self.commit = commit;
         self.lead(TermHistory(entries), start, out);
+        self.say_ready(start, out);
         if commit.is_valid() {
             out.push(Command::Committed { commit });
         }
-        self.say_ready(start, out);
     }
 
     fn donor_rank(&self, vote: &VoteReply) -> (Term, Lsn) {
