@@ -13,6 +13,7 @@ names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
 suite crates       900       "cargo test --release --workspace"
+suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
 
 failed=() passed=0 report=()
 for i in "${!names[@]}"; do
