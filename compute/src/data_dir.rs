@@ -30,6 +30,7 @@ async fn fetch(spec: &Spec, channel: Channel, lsn: Lsn) -> anyhow::Result<Vec<u8
         tenant_id: spec.timeline.tenant.to_vec().into(),
         timeline_id: spec.timeline.timeline.to_vec().into(),
         lsn: lsn.0,
+        handoff: false,
     };
     let refused = |status: tonic::Status| {
         anyhow::anyhow!("the pageserver gave no base backup at {lsn}: {}", status.message())
