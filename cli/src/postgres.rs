@@ -68,13 +68,7 @@ pub fn template(tree: &Path, run_as: RunAs) -> anyhow::Result<Vec<u8>> {
     }
     let data = scratch.path().join("data");
     let mut command = Command::new(tree.join("bin/initdb"));
-    command.args([
-        "--username=postgres",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-data-checksums",
-        "--no-sync",
-    ]);
+    command.args(["--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
     command.args(["--auth=trust", "--no-instructions"]).arg("-D").arg(&data);
     command.current_dir(scratch.path()).env("HOME", scratch.path()).stdin(Stdio::null());
     if nix::unistd::Uid::effective().is_root() {
