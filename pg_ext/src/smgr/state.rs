@@ -3,6 +3,7 @@
 //! Laid out once by the postmaster; other processes inherit the addresses by fork. The cores in `strata-smgr` see slices.
 
 use std::ffi::c_void;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use pgrx::pg_sys;
@@ -30,14 +31,23 @@ struct Fixed {
     spilled_pages: AtomicU64,
 }
 
+#[derive(Clone, Copy)]
 struct Layout {
     relations: usize,
     cells: usize,
     slots: usize,
 }
 
+/// Measured once, in the postmaster; children inherit it. Threads may ask for it, which must not read settings (trap P2).
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
 impl Layout {
+    /// The layout that `request` measured.
     fn now() -> Layout {
+        *LAYOUT.get().expect("shared memory was asked for before it is used")
+    }
+
+    fn measure() -> Layout {
         // SAFETY: set before shared memory is sized (postinit.c, InitializeMaxBackends).
         let backends = usize::try_from(unsafe { pg_sys::MaxBackends }).unwrap_or(0);
         Layout {
@@ -70,7 +80,7 @@ pub static WAIT_EVENT: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
 pub fn request() -> usize {
     // SAFETY: called from the request hook, the one place where this is allowed.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32) };
-    Layout::now().offsets()[4] + 4096
+    LAYOUT.get_or_init(Layout::measure).offsets()[4] + 4096
 }
 
 /// Lays the memory out. Call from `shmem_startup_hook` with AddinShmemInitLock held.
