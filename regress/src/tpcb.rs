@@ -19,7 +19,7 @@ SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
 UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
 UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;
 INSERT INTO pgbench_history (tid, bid, aid, delta, mtime, filler)
-  VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP, concat_ws(' ', :round, :client_id, :n));
+  VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP, concat_ws(' ', :round::int, :client_id::int, :n::int));
 END;
 ";
 

@@ -25,6 +25,7 @@ fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
     let second = whole.start_compute("second", &["--takeover"])?;
     let (acknowledged, unharmed) = load.finish()?;
     ensure!(!unharmed, "the first compute went on as if nothing had happened");
+    ensure!(acknowledged.total() > 0, "the load did nothing before the takeover");
     wait_until("the first compute is gone", || Ok(processes_in(&first.pgdata)?.is_empty()))?;
     // No acknowledged row is lost, and none is there twice.
     tpcb::check(&whole, &second, &[acknowledged])?;
