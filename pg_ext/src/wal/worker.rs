@@ -20,6 +20,8 @@ use crate::{guc, parent_death};
 
 /// How often the worker looks up without having been woken.
 const IDLE_MS: i64 = 1000;
+/// How often a worker that is ahead of the server's start looks whether it is over.
+const START_MS: i64 = 2;
 /// How often the shared status is brought up to date under load.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
 
@@ -96,7 +98,11 @@ fn config() -> Result<QuorumConfig, String> {
 struct Pump {
     shared: &'static shared::Shared,
     entry: Entry,
-    slot: Slot,
+    /// Taken once the server has started: before that, its start would sweep a slot that is being made (slot.c,
+    /// StartupReplicationSlots). No log is removed before that either.
+    slot: Option<Slot>,
+    start_lsn: Lsn,
+    segment_bytes: u64,
     source: Source,
     quorum: Quorum,
     /// Invalid until the quorum has said where sending goes on.
@@ -110,15 +116,15 @@ impl Pump {
         let shared = shared::get().ok_or("the library was not preloaded")?;
         let entry = Entry::claim().ok_or("the walsenders' table is full")?;
         use std::sync::atomic::Ordering::SeqCst;
-        let slot = Slot::take(shared.slot_made.load(SeqCst), config.start_lsn, config.segment_bytes);
-        shared.slot_made.store(true, SeqCst);
         shared.term.store(config.term.0, SeqCst);
-        let segment_bytes = config.segment_bytes;
+        let (start_lsn, segment_bytes) = (config.start_lsn, config.segment_bytes);
         let quorum = Quorum::start(config)?;
         Ok(Pump {
             shared,
             entry,
-            slot,
+            slot: None,
+            start_lsn,
+            segment_bytes,
             source: Source::new(segment_bytes),
             quorum,
             sent: Lsn::INVALID,
@@ -139,6 +145,10 @@ impl Pump {
                 // SAFETY: an orderly exit of this process; 0 means that it is not started again.
                 unsafe { pg_sys::proc_exit(0) };
             }
+            if !self.has_slot() {
+                self.wait_for_start();
+                continue;
+            }
             let sent = self.send();
             let released = self.release();
             self.publish(released);
@@ -146,6 +156,25 @@ impl Pump {
                 self.sleep();
             }
         }
+    }
+
+    /// Whether local log is held for the quorum; takes the slot as soon as the server has started.
+    fn has_slot(&mut self) -> bool {
+        // SAFETY: reads shared memory.
+        if self.slot.is_none() && !unsafe { pg_sys::RecoveryInProgress() } {
+            use std::sync::atomic::Ordering::SeqCst;
+            let made_before = self.shared.slot_made.load(SeqCst);
+            self.slot = Some(Slot::take(made_before, self.start_lsn, self.segment_bytes));
+            self.shared.slot_made.store(true, SeqCst);
+        }
+        self.slot.is_some()
+    }
+
+    /// The end of the server's start wakes nobody.
+    fn wait_for_start(&self) {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: the latch is this process's own.
+        unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, START_MS, pg_sys::PG_WAIT_EXTENSION) };
     }
 
     /// Hands on what is flushed and not yet sent. True: there may be more.
@@ -180,7 +209,9 @@ impl Pump {
         self.committed = commit;
         self.shared.commit_lsn.store(commit.0, std::sync::atomic::Ordering::Release);
         self.entry.release(self.sent, commit);
-        self.slot.advance(commit);
+        if let Some(slot) = &mut self.slot {
+            slot.advance(commit);
+        }
         true
     }
 
