@@ -1,4 +1,5 @@
-//! Figures of the storage alone, printed: ingest of a gigabyte of small changes, then reads. Not a test of speed: it fails on wrong answers only.
+//! Figures of the storage alone, printed: ingest of a gigabyte of small changes, then reads. Takes minutes.
+//! `cargo run --release -p strata-pageserver --example storage_figures`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,9 +25,8 @@ fn draw(random: &mut u64) -> u32 {
     (*random >> 33) as u32
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures, takes minutes"]
-async fn figures() {
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
     let dir = tempfile::tempdir().expect("temp dir");
     let store = Arc::new(LocalStore::open(dir.path().join("store")).await.expect("opens"));
     let config = StorageConfig::new(dir.path().join("local"));
