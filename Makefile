@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup build test soak bench lint run stop patch-size
+.PHONY: help setup build test soak bench lint run stop patch-size installcheck
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -28,6 +28,10 @@ run: build
 #: make stop        stop the local cluster
 stop:
 	@target/release/strata stop
+
+#: make installcheck  the extension's SQL tests against the running compute at PGHOST, PGPORT
+installcheck:
+	@regress/installcheck.sh
 
 #: make soak        the full sizes and the long searches
 soak: build

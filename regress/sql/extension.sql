@@ -1,0 +1,29 @@
+-- What CREATE EXTENSION brings, and what it answers on any compute.
+CREATE EXTENSION strata;
+SELECT strata_version() LIKE 'strata % for PostgreSQL 17%' AS version;
+SELECT strata_smgr_mode();
+\dx+ strata
+-- Three or any other odd number of safekeepers, each once.
+SELECT count(*) % 2 = 1 AS odd, count(*) = count(DISTINCT id) AS distinct_ids FROM strata_safekeepers;
+SELECT count(*) > 0 AS some_stream FROM strata_safekeepers WHERE state = 'streaming';
+-- The log's positions are ordered.
+SELECT insert_lsn >= flush_lsn AS inserted, flush_lsn >= quorum_commit_lsn AS flushed FROM strata_lsns();
+-- A page that was written can be asked for at its last-written LSN.
+CREATE TABLE lw AS SELECT generate_series(1, 1000) AS n;
+CHECKPOINT;
+SELECT strata_last_written_lsn('lw') <= pg_current_wal_insert_lsn() AS within_log,
+       strata_last_written_lsn('lw') > '0/0' AS known;
+SELECT strata_last_written_lsn('lw', 'nonsense');
+SELECT strata_last_written_lsn('lw', 'main', -1);
+-- Monitoring is for pg_monitor, not for everybody.
+CREATE ROLE strata_nobody;
+CREATE ROLE strata_watcher IN ROLE pg_monitor;
+SET ROLE strata_nobody;
+SELECT count(*) FROM strata_safekeepers;
+RESET ROLE;
+SET ROLE strata_watcher;
+SELECT count(*) > 0 AS allowed FROM strata_safekeepers;
+RESET ROLE;
+DROP ROLE strata_nobody, strata_watcher;
+DROP TABLE lw;
+DROP EXTENSION strata;
