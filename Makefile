@@ -37,6 +37,13 @@ installcheck:
 soak: build
 	@regress/run-suites.sh full
 
+#: make bench       side by side with vanilla Postgres; BENCH_ARGS=--long for the long sizes
+bench: build
+	@vanilla=$$(setup/build-postgres.sh vanilla)
+	cargo build --release -p strata-bench
+	cargo build --release -p strata-redo --example redo_speed
+	target/release/strata-bench --vanilla "$$vanilla/install" $(BENCH_ARGS)
+
 #: make lint        formatting, clippy, shell syntax, tidy
 lint: setup
 	@cargo fmt --all --check

@@ -28,7 +28,10 @@ fn usable(whole: &Whole, compute: &Compute) -> Result<()> {
     let id = whole.sql(&compute.connstr, "INSERT INTO unlogged(t) VALUES ('after') RETURNING id")?;
     ensure!(id == "1", "the unlogged table's sequence goes on at {id}");
     whole.sql(&compute.connstr, "INSERT INTO demoted VALUES (1)")?;
-    ensure!(whole.sql(&compute.connstr, "SELECT nextval('counter')")? == "1", "the unlogged sequence was kept");
+    ensure!(
+        whole.sql(&compute.connstr, "SELECT nextval('counter')")? == "1",
+        "the unlogged sequence was kept"
+    );
     whole.amcheck(compute)
 }
 

@@ -1,0 +1,83 @@
+//! Benchmarks of the whole system, side by side with a Postgres built from the same source, on one machine in one run.
+//!
+//! Each measurement is repeated in alternation with its peer, so that what else the machine does harms both alike; ratios are what
+//! counts. A benchmark reports: it never fails because something was slow. Results go to a JSON list and a table (see README.md).
+#![forbid(unsafe_code)]
+
+mod commits;
+mod interrupt;
+mod peer;
+mod redo;
+mod report;
+mod starts;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use report::{Row, Table};
+
+/// Side-by-side benchmarks of Strata and vanilla Postgres.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Folder of an installed vanilla Postgres ('setup/build-postgres.sh vanilla' builds one)
+    #[arg(long)]
+    vanilla: PathBuf,
+    /// The long sizes: 2 GB databases, more and longer runs
+    #[arg(long)]
+    long: bool,
+    /// Only these, by the beginning of their ids, such as B2 or B9
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where the JSON goes
+    #[arg(long, default_value = "bench/results/latest.json")]
+    out: PathBuf,
+}
+
+/// How much is done; the table's heading and the rows' names say which it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Alternating rounds a comparison.
+    pub rounds: u32,
+    /// Length of a pgbench round.
+    pub round_seconds: u32,
+    /// pgbench's scale where data is in shared buffers.
+    pub scale: u32,
+    /// pgbench's scales of the small and the big database of the start and branch benchmarks; a scale is about 15 MB.
+    pub database_scales: [u32; 2],
+    /// Repeated starts, losses and branches.
+    pub repeats: u32,
+}
+
+const QUICK: Size = Size { rounds: 3, round_seconds: 8, scale: 10, database_scales: [7, 34], repeats: 5 };
+const LONG: Size = Size { rounds: 7, round_seconds: 30, scale: 20, database_scales: [7, 137], repeats: 15 };
+
+impl Arguments {
+    fn wants(&self, id: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == id)
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let size = if arguments.long { LONG } else { QUICK };
+    interrupt::watch();
+    let mut table = Table::new(arguments.out.clone());
+    type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
+    let benchmarks: [(&[&str], Benchmark); 3] = [
+        (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
+        (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
+        (&["B8", "B9", "B10"], |_, size| starts::run(size)),
+    ];
+    for (ids, benchmark) in benchmarks {
+        if !ids.iter().any(|id| arguments.wants(id)) {
+            continue;
+        }
+        let rows = benchmark(&arguments, size).with_context(|| ids.join(", "))?;
+        for row in rows.into_iter().filter(|row| arguments.wants(row.benchmark())) {
+            table.add(row);
+        }
+    }
+    table.finish()
+}
