@@ -100,12 +100,11 @@ fn status(node: &Node) -> Value {
         .iter()
         .map(|timeline| {
             let (running, engine, counts) = (timeline.running(), timeline.store.status(), timeline.counts());
-            let problem = Some(running.problem().to_owned()).filter(|text| !text.is_empty());
             json!({
                 "tenant_id": timeline.id.tenant,
                 "timeline_id": timeline.id.timeline,
                 "state": running.name(),
-                "problem": problem.or(engine.problem),
+                "problem": timeline.problem().or(engine.problem),
                 "last_record_lsn": timeline.last_record(),
                 "disk_consistent_lsn": engine.disk_consistent,
                 "remote_consistent_lsn": engine.remote_consistent,

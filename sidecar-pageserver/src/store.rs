@@ -102,6 +102,7 @@ pub mod model {
 
     use std::collections::BTreeMap;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::core::collect::{Collector, Progress};
@@ -109,6 +110,9 @@ pub mod model {
     #[derive(Default)]
     pub struct MapStore {
         values: Mutex<BTreeMap<(Key, Lsn), Vec<Value>>>,
+        finished: Mutex<Lsn>,
+        /// While true, scans fail as with an object store that is away.
+        pub is_away: AtomicBool,
     }
 
     impl Store for MapStore {
@@ -132,6 +136,9 @@ pub mod model {
         }
 
         async fn scan(&self, range: KeyRange, lsn: Lsn) -> Result<Vec<(Key, Bytes)>, StoreError> {
+            if self.is_away.load(Ordering::Relaxed) {
+                return Err(StoreError::Unavailable("the model is away".to_owned()));
+            }
             let values = self.values.lock().expect("no test panics while holding it");
             let mut out: BTreeMap<Key, Bytes> = BTreeMap::new();
             for ((key, at), list) in values.range((range.first, Lsn(0))..=(range.last, Lsn::MAX)) {
@@ -144,13 +151,22 @@ pub mod model {
 
         fn put(&self, batch: Vec<(Key, Lsn, Value)>) -> Result<(), StoreError> {
             let mut values = self.values.lock().expect("no test panics while holding it");
+            let finished = *self.finished.lock().expect("no test panics while holding it");
             for (key, lsn, value) in batch {
+                if lsn <= finished {
+                    return Err(StoreError::Corrupt(format!("a value at {lsn} after {finished}")));
+                }
                 values.entry((key, lsn)).or_default().push(value);
             }
             Ok(())
         }
 
-        async fn finish(&self, _end: Lsn, _metadata: &[u8]) -> Result<(), StoreError> {
+        async fn finish(&self, end: Lsn, _metadata: &[u8]) -> Result<(), StoreError> {
+            let mut finished = self.finished.lock().expect("no test panics while holding it");
+            if end < *finished {
+                return Err(StoreError::Corrupt(format!("an end at {end} after {finished}")));
+            }
+            *finished = end;
             Ok(())
         }
     }

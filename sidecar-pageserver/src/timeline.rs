@@ -24,7 +24,9 @@ pub enum Running {
     Active,
     /// It stopped at a record that this version cannot take in; another version may (nothing is lost).
     Parked(String),
-    /// Storage is damaged or belongs to another process now.
+    /// Another process took the timeline over with a higher generation: whoever asks should ask there.
+    Fenced(String),
+    /// Storage is damaged.
     Broken(String),
 }
 
@@ -33,6 +35,7 @@ impl Running {
         match self {
             Running::Active => "active",
             Running::Parked(_) => "parked",
+            Running::Fenced(_) => "fenced",
             Running::Broken(_) => "broken",
         }
     }
@@ -40,7 +43,7 @@ impl Running {
     pub fn problem(&self) -> &str {
         match self {
             Running::Active => "",
-            Running::Parked(why) | Running::Broken(why) => why,
+            Running::Parked(why) | Running::Fenced(why) | Running::Broken(why) => why,
         }
     }
 }
@@ -56,10 +59,12 @@ pub struct Published {
 /// Why log that a reader needs is not there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WaitError {
-    #[error("timeline {id} has log up to {have} and none up to {wanted} came within {waited_ms} ms")]
-    TimedOut { id: TenantTimelineId, have: Lsn, wanted: Lsn, waited_ms: u128 },
+    #[error("timeline {id} has log up to {have} and none up to {wanted} came within {waited_ms} ms{why}")]
+    TimedOut { id: TenantTimelineId, have: Lsn, wanted: Lsn, waited_ms: u128, why: String },
     #[error("timeline {id} is parked: {reason}")]
     Parked { id: TenantTimelineId, reason: String },
+    #[error("timeline {id} belongs to another pageserver: {reason}")]
+    Fenced { id: TenantTimelineId, reason: String },
     #[error("timeline {id} is broken: {reason}")]
     Broken { id: TenantTimelineId, reason: String },
     #[error("timeline {0} is being closed")]
@@ -76,6 +81,8 @@ pub struct Timeline<S> {
     published: watch::Sender<Published>,
     control: Mutex<ControlState>,
     counts: Mutex<Counts>,
+    /// Why no log comes in at the moment, if something is wrong.
+    hindrance: Mutex<Option<String>>,
     wanted: AtomicU64,
     wake: Notify,
     closing: watch::Sender<bool>,
@@ -104,6 +111,7 @@ impl<S: Store> Timeline<S> {
             published: watch::Sender::new(published),
             control: Mutex::new(control),
             counts: Mutex::default(),
+            hindrance: Mutex::default(),
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
             closing: watch::Sender::new(false),
@@ -125,6 +133,19 @@ impl<S: Store> Timeline<S> {
 
     pub fn counts(&self) -> Counts {
         *locked(&self.counts)
+    }
+
+    /// What went wrong with the log last, while nothing came since.
+    pub fn set_hindrance(&self, why: Option<String>) {
+        *locked(&self.hindrance) = why;
+    }
+
+    /// Why the log stands still, if it does for a reason; for people.
+    pub fn problem(&self) -> Option<String> {
+        match self.running() {
+            Running::Active => locked(&self.hindrance).clone(),
+            stopped => Some(stopped.problem().to_owned()),
+        }
     }
 
     pub fn view(&self, lsn: Lsn) -> View<S> {
@@ -199,13 +220,15 @@ impl<S: Store> Timeline<S> {
                 // Whoever waits next asks anew; this one must not keep the receiver changing sources.
                 let _ = self.wanted.compare_exchange(lsn.0, 0, Ordering::Relaxed, Ordering::Relaxed);
                 let have = self.last_record();
-                Err(WaitError::TimedOut { id: self.id, have, wanted: lsn, waited_ms: limit.as_millis() })
+                let why = self.problem().map_or(String::new(), |why| format!("; {why}"));
+                Err(WaitError::TimedOut { id: self.id, have, wanted: lsn, waited_ms: limit.as_millis(), why })
             }
             Ok(Err(_)) => Err(WaitError::Closed(self.id)),
             Ok(Ok(published)) if published.last_record >= lsn => Ok(()),
             Ok(Ok(published)) => Err(match published.running {
                 Running::Broken(reason) => WaitError::Broken { id: self.id, reason },
                 Running::Parked(reason) => WaitError::Parked { id: self.id, reason },
+                Running::Fenced(reason) => WaitError::Fenced { id: self.id, reason },
                 Running::Active => unreachable!("waited for the record or for the end of activity"),
             }),
         }

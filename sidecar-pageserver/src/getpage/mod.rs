@@ -41,7 +41,9 @@ impl Refusal {
 impl From<WaitError> for Refusal {
     fn from(error: WaitError) -> Refusal {
         let kind = match &error {
-            WaitError::TimedOut { .. } | WaitError::Closed(_) => ErrorKind::Retryable,
+            WaitError::TimedOut { .. } | WaitError::Fenced { .. } | WaitError::Closed(_) => {
+                ErrorKind::Retryable
+            }
             WaitError::Parked { .. } => ErrorKind::Parked,
             WaitError::Broken { .. } => ErrorKind::Corruption,
         };

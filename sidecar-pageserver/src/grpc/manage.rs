@@ -52,7 +52,9 @@ impl Manage {
 pub(super) fn status_of_wait(error: &WaitError) -> Status {
     let text = error.to_string();
     match error {
-        WaitError::TimedOut { .. } | WaitError::Closed(_) => Status::unavailable(text),
+        WaitError::TimedOut { .. } | WaitError::Fenced { .. } | WaitError::Closed(_) => {
+            Status::unavailable(text)
+        }
         WaitError::Parked { .. } => Status::failed_precondition(text),
         WaitError::Broken { .. } => Status::data_loss(text),
     }
@@ -143,27 +145,26 @@ async fn forward(mut input: Streaming<ImportTimelineRequest>, pieces: mpsc::Send
     }
 }
 
-async fn info(timeline: &EngineTimeline) -> Result<TimelineInfo, ServiceError> {
+/// Never an error: what is wrong with one timeline stands in its `problem`.
+async fn info(timeline: &EngineTimeline) -> TimelineInfo {
     let engine = timeline.store.status();
     let running = timeline.running();
     let ancestor = timeline.store.ancestor();
-    let problem = match (running.problem(), engine.problem) {
-        ("", None) => String::new(),
-        ("", Some(problem)) => problem,
-        (problem, _) => problem.to_owned(),
-    };
-    Ok(TimelineInfo {
+    let problem = timeline.problem().or(engine.problem);
+    let counted = getpage::logical_bytes(timeline).await;
+    let uncounted = counted.as_ref().err().map(|error| format!("its size is not known: {error}"));
+    TimelineInfo {
         timeline: Some(timeline.id.into()),
         ancestor_timeline_id: ancestor.map(|a| Bytes::from(a.timeline.to_vec())).unwrap_or_default(),
         ancestor_lsn: ancestor.map_or(0, |a| a.lsn.0),
         last_record_lsn: timeline.last_record().0,
         disk_consistent_lsn: engine.disk_consistent.0,
         remote_consistent_lsn: engine.remote_consistent.0,
-        logical_bytes: getpage::logical_bytes(timeline).await?,
+        logical_bytes: counted.unwrap_or(0),
         physical_bytes: engine.physical_bytes,
         state: running.name().to_owned(),
-        problem,
-    })
+        problem: problem.or(uncounted).unwrap_or_default(),
+    }
 }
 
 #[tonic::async_trait]
@@ -217,10 +218,15 @@ impl Pageserver for Manage {
         &self,
         _request: Request<ListTimelinesRequest>,
     ) -> Result<Response<ListTimelinesResponse>, Status> {
-        let mut timelines = Vec::new();
-        for timeline in self.node.timelines() {
-            timelines.push(info(&timeline).await.map_err(|e| status(&e))?);
-        }
+        let attached = self.node.timelines();
+        let listing = async move {
+            let mut timelines = Vec::with_capacity(attached.len());
+            for timeline in attached {
+                timelines.push(info(&timeline).await);
+            }
+            Ok(timelines)
+        };
+        let mut timelines = self.on_node(listing).await?;
         timelines.extend(self.node.unattached().into_iter().map(|unattached| TimelineInfo {
             timeline: Some(unattached.id.into()),
             state: "broken".to_owned(),

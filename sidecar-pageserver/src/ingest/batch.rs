@@ -36,6 +36,23 @@ impl Batch {
         self.put(lsn, key, Value::Image(bytes));
     }
 
+    /// Values gathered.
+    pub fn count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Bytes of the largest value after the first `values`.
+    pub fn largest_after(&self, values: usize) -> Option<usize> {
+        let after = self.values.get(values..).unwrap_or(&self.values);
+        after.iter().map(|(_, _, value)| value.bytes().len()).max()
+    }
+
+    /// Keeps the first `values` only.
+    pub fn cut(&mut self, values: usize) {
+        let cut = self.values.drain(values.min(self.values.len())..);
+        self.bytes -= cut.map(|(_, _, value)| value.bytes().len() + VALUE_OVERHEAD_BYTES).sum::<usize>();
+    }
+
     /// Time to hand it to storage, once the record at hand is whole.
     pub fn is_full(&self) -> bool {
         self.values.len() >= VALUES_MAX || self.bytes >= BYTES_MAX

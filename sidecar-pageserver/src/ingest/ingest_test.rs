@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_pgwal::RecordSpec;
+use strata_pgwal::rmgr;
 use strata_redo::effect::{DatabaseTag, PageId, PageValue, TruncateForks};
 
 use super::*;
@@ -215,6 +217,62 @@ fn a_flush_leaves_a_mark_at_whatever_record_is_last() {
     let (at, mark) = block_on(bench.view(second).mark()).expect("a mark");
     assert_eq!((at, mark.record_lsn, mark.prev_record_lsn), (second, first, Lsn(first.0 - 64)));
     assert!(block_on(View::new(bench.store.clone(), first).mark()).is_err(), "no mark between the flushes");
+}
+
+/// A record of no effect of its own, with these effects.
+fn incoming(start: Lsn, effects: Vec<Effect>) -> Incoming {
+    let spec = RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new());
+    let raw = RawRecord { lsn: start, end_lsn: start + 64, bytes: spec.encode(Lsn(start.0 - 64)) };
+    let empty = Incoming::read(&raw).expect("a whole record");
+    assert!(empty.effects.is_empty());
+    Incoming { effects, ..empty }
+}
+
+/// Takes in a good record and a refused one; the first can still be flushed, and nothing of the second shows.
+fn parks(refused: Vec<Effect>, reason: &str) {
+    let mut bench = Bench::new();
+    let start = bench.ingest.control.lsn;
+    block_on(async {
+        let good = incoming(start, vec![image(main_fork(), 0, 1)]);
+        bench.ingest.record(good).await.expect("the model takes everything");
+        let control = bench.ingest.control.encode();
+        let first = vec![image(main_fork(), 1, 2), Effect::NextOid(77_777)];
+        let bad = incoming(start + 64, first.into_iter().chain(refused).collect());
+        let error = bench.ingest.record(bad).await.expect_err("it is refused");
+        let IngestError::Record { name, lsn, reason: found } = error else { panic!("{error}") };
+        assert_eq!((name.as_str(), lsn), ("XLOG/NOOP", start + 64));
+        assert!(found.contains(reason), "{found}");
+        assert_eq!(bench.ingest.control.encode(), control);
+        bench.ingest.flush().await.expect("what came before is whole");
+    });
+    assert!(bench.store.written_at(start + 128).is_empty());
+    assert_eq!(bench.first_byte(main_fork(), 0), 1);
+}
+
+#[test]
+fn a_value_too_large_for_storage_parks_at_its_record() {
+    let data = Bytes::from(vec![0; VALUE_BYTES_MAX]);
+    parks(vec![Effect::TwoPhasePrepare { xid: 800, data }], "a value of 16777220 bytes");
+}
+
+#[test]
+fn a_block_far_beyond_the_end_parks_at_its_record() {
+    let rel = RelTag { relation: 7, ..REL }.fork(ForkNumber::Main);
+    parks(vec![image(rel, (1 << 20) + 1, 1)], "1048577 blocks beyond the end");
+    parks(vec![image(rel, u32::MAX, 1)], "blocks beyond the end");
+}
+
+#[test]
+fn a_copy_of_a_large_database_parks_at_its_record() {
+    let mut bench = Bench::new();
+    bench.record(vec![image(main_fork(), 32_768, 1)]);
+    bench.flush();
+    let (from, to) =
+        (DatabaseTag { tablespace: 1663, database: 5 }, DatabaseTag { tablespace: 1663, database: 6 });
+    let copy = incoming(bench.ingest.control.lsn, vec![Effect::DatabaseCopy { from, to }]);
+    assert!(copy.wants_flush_before());
+    let error = block_on(bench.ingest.record(copy)).expect_err("32,769 pages are more than 256 MiB");
+    assert!(error.to_string().contains("a database of 268443648 bytes"), "{error}");
 }
 
 /// A relation's life as effects, and as a plain vector of page bytes.

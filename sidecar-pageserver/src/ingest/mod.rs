@@ -11,7 +11,7 @@ mod database;
 mod relation;
 mod slru;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use strata_redo::effect::{CheckpointKind, Effect, SlruEffect};
 use strata_redo::error::EffectError;
 use strata_redo::slru::{COMMIT_TS_XACTS_PER_PAGE, SlruKind};
 
-use crate::core::key::Key;
+use crate::core::key::{Key, VALUE_BYTES_MAX};
 use crate::ingest::batch::{Batch, Counts};
 use crate::ingest::control::{Changed, ControlState};
 use crate::keyspace::values::{BadValue, present, tombstone};
@@ -42,6 +42,33 @@ pub enum IngestError {
     Value(#[from] BadValue),
     #[error(transparent)]
     View(#[from] ViewError),
+}
+
+/// A record and what it does, before it is taken in.
+pub struct Incoming {
+    start: Lsn,
+    end: Lsn,
+    record: DecodedRecord,
+    effects: Vec<Effect>,
+}
+
+impl Incoming {
+    /// Errors: this version cannot read the record, or does not know what it does.
+    pub fn read(raw: &RawRecord) -> Result<Incoming, IngestError> {
+        let unreadable = |e: DecodeError| IngestError::Record {
+            name: "that cannot be decoded".to_owned(),
+            lsn: raw.lsn,
+            reason: e.to_string(),
+        };
+        let record = strata_pgwal::record::decode(raw).map_err(unreadable)?;
+        let effects = strata_redo::effects(&record).map_err(|e| park(&record, &e))?;
+        Ok(Incoming { start: raw.lsn, end: raw.end_lsn, record, effects })
+    }
+
+    /// It looks at whole databases as they are before it, so everything before it must be flushed first (G15).
+    pub fn wants_flush_before(&self) -> bool {
+        self.effects.iter().any(is_wholesale)
+    }
 }
 
 /// Puts one timeline's log into its store.
@@ -90,18 +117,32 @@ impl<S: Store> Ingest<S> {
         self.batch.is_full()
     }
 
-    /// Takes in one record.
-    pub async fn record(&mut self, raw: &RawRecord) -> Result<(), IngestError> {
-        let unreadable = |e: DecodeError| IngestError::Record {
-            name: "that cannot be decoded".to_owned(),
-            lsn: raw.lsn,
-            reason: e.to_string(),
-        };
-        let record = strata_pgwal::record::decode(raw).map_err(unreadable)?;
-        let effects = strata_redo::effects(&record).map_err(|e| park(&record, &e))?;
-        if effects.iter().any(is_wholesale) {
-            self.flush().await?;
-        }
+    /// Takes in one record; the caller has flushed before one that wants it. After [`IngestError::Record`] nothing of the
+    /// record is in the batch, and what came before it can still be flushed.
+    pub async fn record(&mut self, incoming: Incoming) -> Result<(), IngestError> {
+        let (control, values) = (self.control.clone(), self.batch.count());
+        let Incoming { start, end, record, effects } = incoming;
+        let taken = self.take_in(start, end, &record, effects).await;
+        taken.map_err(|error| {
+            self.control = control;
+            self.batch.cut(values);
+            match error {
+                IngestError::Record { reason, .. } => {
+                    IngestError::Record { name: record.name(), lsn: record.lsn, reason }
+                }
+                other => other,
+            }
+        })
+    }
+
+    async fn take_in(
+        &mut self,
+        start: Lsn,
+        end: Lsn,
+        record: &DecodedRecord,
+        effects: Vec<Effect>,
+    ) -> Result<(), IngestError> {
+        let values = self.batch.count();
         self.control.see_xid(record.xid);
         let mut changed = Changed::default();
         let mut shutdown = false;
@@ -116,13 +157,16 @@ impl<S: Store> Ingest<S> {
                 && parameters.track_commit_timestamp
                 && !tracked
             {
-                self.commit_ts_begins(raw.end_lsn);
+                self.commit_ts_begins(end);
             }
         }
         for effect in effects {
-            self.effect(raw.end_lsn, effect).await?;
+            self.effect(end, effect).await?;
         }
-        self.control.finish_record(raw.lsn, raw.end_lsn, record.prev, shutdown);
+        if let Some(bytes) = self.batch.largest_after(values).filter(|bytes| *bytes > VALUE_BYTES_MAX) {
+            return Err(cannot(format!("it makes a value of {bytes} bytes, {VALUE_BYTES_MAX} are possible")));
+        }
+        self.control.finish_record(start, end, record.prev, shutdown);
         self.counts.records += 1;
         self.put_control(changed);
         Ok(())
@@ -166,7 +210,7 @@ impl<S: Store> Ingest<S> {
         Ok(self.store.put(values)?)
     }
 
-    /// Storage as it is before the record at hand; only after a `flush` that `is_wholesale` asked for (G15).
+    /// Storage as it is before the record at hand; only after the flush that `Incoming::wants_flush_before` asks for (G15).
     fn view_before(&self) -> View<S> {
         assert!(self.flushed == self.control.lsn, "records that look at whole databases come after a flush");
         View::new(self.store.clone(), self.flushed)
@@ -277,6 +321,11 @@ impl<S: Store> Ingest<S> {
 /// Effects that look at everything a database has.
 fn is_wholesale(effect: &Effect) -> bool {
     matches!(effect, Effect::DatabaseCopy { .. } | Effect::DatabaseDrop(_))
+}
+
+/// This version cannot take in the record at hand, which `Ingest::record` names.
+fn cannot(reason: String) -> IngestError {
+    IngestError::Record { name: String::new(), lsn: Lsn::INVALID, reason }
 }
 
 fn park(record: &DecodedRecord, error: &EffectError) -> IngestError {

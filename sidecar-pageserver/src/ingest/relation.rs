@@ -12,12 +12,15 @@ use strata_redo::vm::MapCut;
 use strata_redo::{fsm, vm};
 
 use crate::core::key::Value;
-use crate::ingest::{Ingest, IngestError};
+use crate::ingest::{Ingest, IngestError, cannot};
 use crate::keyspace;
 use crate::keyspace::values::{encode_blocks, present, tombstone};
 use crate::sizes::Size;
 use crate::store::Store;
 use crate::view::View;
+
+/// Zero pages that one record may make before its own; a record can name any block, and each costs memory.
+const GAP_BLOCKS_MAX: u32 = 1 << 20;
 
 impl<S: Store> Ingest<S> {
     /// The size before the record at hand; `None`: no such fork.
@@ -70,14 +73,18 @@ impl<S: Store> Ingest<S> {
         if size.is_some() && page.block.0 < old {
             return Ok(false);
         }
+        let gap = page.block.0.saturating_sub(old);
+        if gap > GAP_BLOCKS_MAX {
+            return Err(cannot(format!(
+                "{page} lies {gap} blocks beyond the end of its relation; {GAP_BLOCKS_MAX} are possible at once"
+            )));
+        }
         for gap in old..page.block.0 {
             self.batch.image(lsn, keyspace::rel_block(page.rel, BlockNumber(gap)), Bytes::new());
         }
-        let blocks = page.block.0.checked_add(1).ok_or_else(|| IngestError::Record {
-            name: "that changes the last possible block".to_owned(),
-            lsn,
-            reason: format!("{page} has the number that Postgres reserves for none (R10)"),
-        })?;
+        let blocks = page.block.0.checked_add(1);
+        let blocks = blocks
+            .ok_or_else(|| cannot(format!("{page} has the number that Postgres reserves for none (R10)")))?;
         match size {
             None => self.born(lsn, page.rel, blocks),
             Some(_) => self.set_size(lsn, page.rel, Some(blocks)),

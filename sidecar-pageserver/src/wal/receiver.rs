@@ -5,19 +5,20 @@
 //! record that this version does not know parks it at once. Nothing is lost by parking: storage stays at the record
 //! before, safekeepers keep the log from there on, and a start with another version goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use strata_common::Lsn;
-use strata_pgwal::{StreamError, WalStreamDecoder};
+use strata_pgwal::{RawRecord, StreamError, WalStreamDecoder};
 use strata_proto::wal::WalChunk;
 use tokio::time::Instant;
 
-use crate::ingest::{Ingest, IngestError};
+use crate::ingest::{Incoming, Ingest, IngestError};
 use crate::store::{Store, StoreError};
 use crate::timeline::{Running, Timeline};
 use crate::view::ViewError;
-use crate::wal::source::{LogStream, Progress, Safekeepers, SourceError};
+use crate::wal::source::{Progress, Safekeepers, SourceError};
 
 /// A reader waits, this source has had nothing for so long: another one may have more.
 const WANTED_PATIENCE: Duration = Duration::from_millis(1500);
@@ -59,9 +60,7 @@ pub async fn run<S: Store>(timeline: Arc<Timeline<S>>, safekeepers: Safekeepers)
     if safekeepers.count() == 0 {
         return;
     }
-    let mut receiver =
-        Receiver { which: usize::from(timeline.id.timeline.0[0]), timeline, safekeepers, undecodable: 0 };
-    receiver.run().await;
+    Receiver::new(timeline, safekeepers).run().await;
 }
 
 struct Receiver<S> {
@@ -69,11 +68,16 @@ struct Receiver<S> {
     safekeepers: Safekeepers,
     /// Which safekeeper comes next; timelines begin at different ones.
     which: usize,
-    /// Sources in a row whose log could not be decoded at the same place.
-    undecodable: usize,
+    /// Safekeepers whose log could not be decoded at the present place.
+    undecodable: BTreeSet<String>,
 }
 
 impl<S: Store> Receiver<S> {
+    fn new(timeline: Arc<Timeline<S>>, safekeepers: Safekeepers) -> Receiver<S> {
+        let which = usize::from(timeline.id.timeline.0[0]);
+        Receiver { timeline, safekeepers, which, undecodable: BTreeSet::new() }
+    }
+
     async fn run(&mut self) {
         while !self.timeline.is_closing() {
             let before = self.timeline.last_record();
@@ -83,10 +87,11 @@ impl<S: Store> Receiver<S> {
                 () = timeline.closed() => return,
             };
             let moved = self.timeline.last_record() > before;
-            match self.judge(&ended, moved) {
+            let next = self.judge(&ended, moved);
+            self.timeline.sizes.forget_after(self.timeline.last_record());
+            match next {
                 Next::Stop(why) => return self.timeline.stop(why),
                 Next::AnotherSource => {
-                    self.timeline.sizes.forget_after(self.timeline.last_record());
                     self.which = self.which.wrapping_add(1);
                     if !moved && !matches!(ended, Ended::Idle { .. }) {
                         self.pause().await;
@@ -98,20 +103,22 @@ impl<S: Store> Receiver<S> {
 
     fn judge(&mut self, ended: &Ended, moved: bool) -> Next {
         let id = self.timeline.id;
-        let undecodable = matches!(ended, Ended::Undecodable { .. });
-        self.undecodable = match (undecodable, moved) {
-            (true, true) => 1,
-            (true, false) => self.undecodable + 1,
-            (false, _) => 0,
-        };
+        if moved {
+            // Only progress makes it another place: a safekeeper that is away says nothing about the log.
+            self.undecodable.clear();
+        }
+        if let Ended::Undecodable { address, .. } = ended {
+            self.undecodable.insert(address.clone());
+        }
         match ended {
             Ended::Idle { .. } => Next::AnotherSource,
             Ended::Source(error) if error.is_unknown_timeline() => Next::AnotherSource,
-            Ended::Undecodable { .. } if self.undecodable >= self.safekeepers.count() => {
+            Ended::Undecodable { .. } if self.undecodable.len() >= self.safekeepers.count() => {
                 Next::Stop(Running::Parked(format!("timeline {id}: {ended}")))
             }
             Ended::Source(_) | Ended::Gap { .. } | Ended::Undecodable { .. } => {
                 tracing::warn!(timeline = %id, error = %ended, "log stream ended");
+                self.hindered(ended);
                 Next::AnotherSource
             }
             Ended::Ingest(IngestError::Record { .. }) => {
@@ -121,9 +128,22 @@ impl<S: Store> Receiver<S> {
                 if matches!(error, StoreError::Unavailable(_)) =>
             {
                 tracing::warn!(timeline = %id, %error, "log is not taken in for now");
+                self.hindered(ended);
                 Next::AnotherSource
             }
+            Ended::Ingest(IngestError::Store(error) | IngestError::View(ViewError::Store(error)))
+                if matches!(error, StoreError::Fenced(_)) =>
+            {
+                Next::Stop(Running::Fenced(format!("timeline {id}: {ended}")))
+            }
             Ended::Ingest(_) => Next::Stop(Running::Broken(format!("timeline {id}: {ended}"))),
+        }
+    }
+
+    /// Shows why no log comes in. Log that cannot be decoded stays shown until there is progress, whatever else happens.
+    fn hindered(&self, ended: &Ended) {
+        if self.undecodable.is_empty() || matches!(ended, Ended::Undecodable { .. }) {
+            self.timeline.set_hindrance(Some(ended.to_string()));
         }
     }
 
@@ -161,8 +181,11 @@ impl<S: Store> Receiver<S> {
                 Err(error) => return error.into(),
             };
             let before = ingest.flushed();
-            if let Err(ended) = self.take(&mut decoder, &mut ingest, &stream, chunk).await {
+            if let Err(ended) = self.take(&mut decoder, &mut ingest, &stream.address, chunk).await {
                 return ended;
+            }
+            if self.undecodable.is_empty() || ingest.flushed() > before {
+                self.timeline.set_hindrance(None);
             }
             if ingest.flushed() > before {
                 moved_at = Instant::now();
@@ -179,7 +202,7 @@ impl<S: Store> Receiver<S> {
         &self,
         decoder: &mut WalStreamDecoder,
         ingest: &mut Ingest<S>,
-        stream: &LogStream,
+        address: &str,
         chunk: WalChunk,
     ) -> Result<(), Ended> {
         if chunk.wal.is_empty() {
@@ -187,25 +210,25 @@ impl<S: Store> Receiver<S> {
         }
         let (expected, found) = (decoder.fed_to(), Lsn(chunk.begin_lsn));
         if found != expected {
-            return Err(Ended::Gap { address: stream.address.clone(), expected, found });
+            return Err(Ended::Gap { address: address.to_owned(), expected, found });
         }
         decoder.feed(chunk.wal);
         loop {
             let next = decoder.next();
             let Some(record) = next.map_err(|error| Ended::Undecodable {
-                address: stream.address.clone(),
+                address: address.to_owned(),
                 after: decoder.position(),
                 error,
             })?
             else {
                 break;
             };
-            if let Err(error) = ingest.record(&record).await {
+            if let Err(error) = self.take_record(ingest, &record).await {
                 // What came before it is good and stays.
-                if matches!(error, IngestError::Record { .. }) {
+                if matches!(error, Ended::Ingest(IngestError::Record { .. })) {
                     self.publish(ingest).await?;
                 }
-                return Err(error.into());
+                return Err(error);
             }
             if ingest.wants_flush() {
                 self.publish(ingest).await?;
@@ -214,6 +237,15 @@ impl<S: Store> Receiver<S> {
             }
         }
         self.publish(ingest).await
+    }
+
+    async fn take_record(&self, ingest: &mut Ingest<S>, raw: &RawRecord) -> Result<(), Ended> {
+        let incoming = Incoming::read(raw)?;
+        if incoming.wants_flush_before() {
+            // Published at once: if the record fails for now, the next stream resumes from what is published.
+            self.publish(ingest).await?;
+        }
+        Ok(ingest.record(incoming).await?)
     }
 
     async fn publish(&self, ingest: &mut Ingest<S>) -> Result<(), Ended> {
@@ -245,3 +277,7 @@ pub async fn report<S: Store>(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "receiver_test.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! What is resumed after a failure, and what each kind of ending means, on the map model.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use strata_common::{SystemId, TenantId, TenantTimelineId, TimelineId};
+use strata_pgwal::write::{LogIdentity, RecordSpec, WalWriter};
+use strata_pgwal::{SegmentBytes, rmgr};
+
+use super::*;
+use crate::getpage::cache::{PageCache, TimelineSlot};
+use crate::ingest::testkit::control_state;
+use crate::store::model::MapStore;
+
+const START: Lsn = Lsn(0x1000);
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+fn receiver(safekeepers: &[&str]) -> Receiver<MapStore> {
+    let id = TenantTimelineId { tenant: TenantId([1; 16]), timeline: TimelineId([2; 16]) };
+    let cache = Arc::new(PageCache::new(0));
+    let timeline = Timeline::new(id, Arc::default(), control_state(START), cache, TimelineSlot(0));
+    let addresses: Vec<String> = safekeepers.iter().map(|address| (*address).to_owned()).collect();
+    Receiver::new(timeline, Safekeepers::new(&addresses).expect("addresses"))
+}
+
+/// One stream that brings `wal` from where the timeline is; the store may go away once it is open.
+async fn one_stream(receiver: &Receiver<MapStore>, wal: &Bytes, is_away: bool) -> Result<(), Ended> {
+    let control = receiver.timeline.control();
+    let begin = control.lsn;
+    let skipped = usize::try_from(begin - START).expect("a small test");
+    let mut decoder = WalStreamDecoder::new(begin, control.control_file.segment_bytes());
+    let (store, sizes) = (receiver.timeline.store.clone(), receiver.timeline.sizes.clone());
+    store.is_away.store(false, Ordering::Relaxed);
+    let mut ingest = Ingest::resume(store.clone(), sizes, control).await?;
+    store.is_away.store(is_away, Ordering::Relaxed);
+    let chunk = WalChunk { begin_lsn: begin.0, wal: wal.slice(skipped..), ..WalChunk::default() };
+    receiver.take(&mut decoder, &mut ingest, "here", chunk).await
+}
+
+#[test]
+fn a_record_on_whole_databases_that_fails_for_now_is_tried_again() {
+    run(async {
+        let receiver = receiver(&["127.0.0.1:1"]);
+        let log = LogIdentity {
+            timeline: 1,
+            system_id: SystemId(7),
+            segment_bytes: SegmentBytes::new(16 << 20).expect("a power of two"),
+        };
+        let mut writer = WalWriter::new(START, Lsn(0xf00), log);
+        let drop: Vec<u8> = [5u32, 1, 1663].iter().flat_map(|number| number.to_le_bytes()).collect();
+        let mut wal = Vec::new();
+        wal.extend_from_slice(
+            &writer.append(&RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new())).bytes,
+        );
+        let between = writer.position();
+        wal.extend_from_slice(&writer.append(&RecordSpec::plain(rmgr::DBASE, 0x20, drop.into())).bytes);
+        let wal = Bytes::from(wal);
+
+        for _ in 0..2 {
+            let ended = one_stream(&receiver, &wal, true).await.expect_err("the store is away");
+            assert!(
+                matches!(
+                    ended,
+                    Ended::Ingest(IngestError::View(ViewError::Store(StoreError::Unavailable(_))))
+                ),
+                "{ended}"
+            );
+            assert_eq!(receiver.timeline.last_record(), between, "what came before is published");
+        }
+        one_stream(&receiver, &wal, false).await.expect("the store is back");
+        assert_eq!(receiver.timeline.last_record(), writer.position());
+    });
+}
+
+fn undecodable(address: &str) -> Ended {
+    let error = StreamError::NoRecord { lsn: START };
+    Ended::Undecodable { address: address.to_owned(), after: START, error }
+}
+
+fn away() -> Ended {
+    Ended::Source(SourceError::Silent { address: "c".to_owned() })
+}
+
+#[test]
+fn log_that_no_safekeeper_can_give_whole_is_shown_at_once_and_parks_when_all_agree() {
+    run(async {
+        let mut receiver = receiver(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+        for ended in [undecodable("a"), undecodable("b"), away(), undecodable("a"), away(), undecodable("b")]
+        {
+            assert!(matches!(receiver.judge(&ended, false), Next::AnotherSource), "c may have a good copy");
+            let problem = receiver.timeline.problem().expect("it is shown");
+            assert!(problem.starts_with("log from safekeeper"), "{problem}");
+        }
+        let Next::Stop(Running::Parked(why)) = receiver.judge(&undecodable("c"), false) else {
+            panic!("all three have the same bad log");
+        };
+        assert!(why.contains("log from safekeeper c after 0/1000"), "{why}");
+    });
+}
+
+#[test]
+fn progress_makes_it_another_place() {
+    run(async {
+        let mut receiver = receiver(&["127.0.0.1:1", "127.0.0.1:2"]);
+        assert!(matches!(receiver.judge(&undecodable("a"), false), Next::AnotherSource));
+        assert!(matches!(receiver.judge(&undecodable("b"), true), Next::AnotherSource));
+        assert!(matches!(receiver.judge(&undecodable("a"), false), Next::Stop(Running::Parked(_))));
+    });
+}
+
+#[test]
+fn a_taken_over_timeline_is_not_called_damaged() {
+    run(async {
+        let mut receiver = receiver(&["127.0.0.1:1"]);
+        let fenced = Ended::Ingest(StoreError::Fenced("generation 2".to_owned()).into());
+        let Next::Stop(why) = receiver.judge(&fenced, false) else { panic!("it stops") };
+        assert!(matches!(why, Running::Fenced(_)));
+        receiver.timeline.stop(why);
+        let error = receiver.timeline.wait_for(START + 8, Duration::from_secs(5)).await;
+        let refusal = crate::getpage::Refusal::from(error.expect_err("no log comes any more"));
+        assert_eq!(refusal.kind, strata_proto::page::page_error::Kind::Retryable);
+    });
+}
