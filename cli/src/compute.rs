@@ -2,6 +2,7 @@
 //! state file; this module starts it, reads that file and ends it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const START_MAX: Duration = Duration::from_secs(120);
 const STOP_MAX: Duration = Duration::from_secs(90);
 /// How long a fenced compute may take to notice.
 const FENCE_MAX: Duration = Duration::from_secs(10);
+/// How long the port of a compute may still be held by a Postgres that was just killed.
+const PORT_MAX: Duration = Duration::from_secs(2);
 
 fn process_name(name: &str) -> String {
     format!("compute-{name}")
@@ -67,14 +70,24 @@ pub async fn start(home: &Home, tenant: &str, options: &ComputeStart) -> anyhow:
             options.branch
         );
     }
+    let programs = Programs::find()?;
+    let former = registry.computes.get(&options.name).cloned();
     register(&mut locked, tenant, options, settings)?;
     let begin = std::time::Instant::now();
-    launch(home, &locked.registry, &options.name)?;
-    let running = wait_running(home, &options.name).await;
+    wait_port_free(&options.name, locked.registry.compute(&options.name)?.port).await?;
+    let log = home.log_path(&process_name(&options.name));
+    let log_begin = std::fs::metadata(&log).map_or(0, |log| log.len());
+    launch(home, &locked.registry, &options.name, &programs)?;
+    // Other verbs may be what this one is waiting for, such as 'safekeeper start'.
+    let registry = locked.release();
+    let running = wait_running(home, &options.name, log_begin).await;
+    if running.is_err() {
+        forget_settings(home, &options.name, former)?;
+    }
     for rival in &rivals {
         watch_fenced(home, rival).await;
     }
-    let mut shown = running.map(|state| shown(&locked.registry, &options.name, Some(&state), true))?;
+    let mut shown = running.map(|state| shown(&registry, &options.name, Some(&state), true))?;
     shown["timings_ms"]["total"] = json!(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
     let text = format!(
         "compute {} on branch {}: {}",
@@ -119,7 +132,7 @@ fn register(
     }
     let port = match known {
         Some(known) => known.port,
-        None => Ports::from_base(None).next()?,
+        None => Ports::from_base(None).next().context("this machine gives no port to a compute")?,
     };
     let settings = if settings.is_empty() {
         known.map(|known| known.settings.clone()).unwrap_or_default()
@@ -131,12 +144,48 @@ fn register(
     locked.save()
 }
 
-fn launch(home: &Home, registry: &Registry, name: &str) -> anyhow::Result<()> {
+/// Settings of a start that failed are not kept: the next start goes without them.
+fn forget_settings(home: &Home, name: &str, former: Option<Compute>) -> anyhow::Result<()> {
+    let mut locked = home.lock()?;
+    if let Some(known) = locked.registry.computes.get_mut(name) {
+        known.settings = former.map(|former| former.settings).unwrap_or_default();
+        locked.save()?;
+    }
+    Ok(())
+}
+
+/// A Postgres that was killed a moment ago may still hold its port; anybody else keeps it.
+async fn wait_port_free(name: &str, port: u16) -> anyhow::Result<()> {
+    let begin = std::time::Instant::now();
+    while let Err(error) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+        if begin.elapsed() > PORT_MAX {
+            bail!(
+                "port {port} of compute '{name}' cannot be used ({error}): stop what listens there, or start a compute of another name"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// What a compute runs; looked for before anything is changed.
+struct Programs {
+    supervisor: PathBuf,
+    tree: PathBuf,
+}
+
+impl Programs {
+    fn find() -> anyhow::Result<Programs> {
+        let tree = postgres::tree()?;
+        postgres::version(&tree)?;
+        Ok(Programs { supervisor: postgres::sibling("strata-compute")?, tree })
+    }
+}
+
+fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> anyhow::Result<()> {
     let compute = registry.compute(name)?;
     let tenant = registry.tenant(&compute.tenant)?;
     let branch = registry.branch(&compute.tenant, &compute.branch)?;
-    let tree = postgres::tree()?;
-    postgres::version(&tree)?;
     let major = tenant.pg_version_num / 10_000;
     if major != postgres::MAJOR {
         bail!(
@@ -164,7 +213,7 @@ fn launch(home: &Home, registry: &Registry, name: &str) -> anyhow::Result<()> {
             .first()
             .map(|node| endpoint(node.port))
             .context("there is no pageserver")?,
-        bin_dir: tree.join("bin"),
+        bin_dir: programs.tree.join("bin"),
         data_dir: home.compute_dir(name).join("pgdata"),
         host: "127.0.0.1".to_owned(),
         port: compute.port,
@@ -177,14 +226,18 @@ fn launch(home: &Home, registry: &Registry, name: &str) -> anyhow::Result<()> {
     write_whole(&spec_path, serde_json::to_string_pretty(&spec).context("a spec is plain JSON")?.as_bytes())?;
     // What a former life said must not be taken for this one's word.
     let _ = std::fs::remove_file(state_path(home, name));
-    let mut command = Command::new(postgres::sibling("strata-compute")?);
+    let mut command = Command::new(&programs.supervisor);
     command.arg("--spec").arg(&spec_path);
-    process::start(command, &home.pid_path(&process_name(name)), &home.log_path(&process_name(name)))?;
+    let what = format!("compute '{name}'");
+    process::start(&what, command, &home.pid_path(&process_name(name)), &home.log_path(&process_name(name)))?;
     Ok(())
 }
 
 /// Follows the supervisor's state until Postgres accepts connections, showing what it waits for.
-async fn wait_running(home: &Home, name: &str) -> anyhow::Result<State> {
+///
+/// `log_begin`: length of the log before this start.
+async fn wait_running(home: &Home, name: &str, log_begin: u64) -> anyhow::Result<State> {
+    let log = home.log_path(&process_name(name));
     let begin = std::time::Instant::now();
     let mut said = String::new();
     loop {
@@ -194,7 +247,8 @@ async fn wait_running(home: &Home, name: &str) -> anyhow::Result<State> {
             match state.phase {
                 Phase::Running => return Ok(state.clone()),
                 Phase::Failed | Phase::Fenced | Phase::Stopped => {
-                    bail!("compute '{name}' did not start: {}", state.problem)
+                    let why = postgres_said(&log, log_begin).unwrap_or_else(|| state.problem.clone());
+                    bail!("compute '{name}' did not start: {why}")
                 }
                 Phase::Starting | Phase::Stopping => {}
             }
@@ -204,10 +258,7 @@ async fn wait_running(home: &Home, name: &str) -> anyhow::Result<State> {
             }
         }
         if process.is_none() {
-            bail!(
-                "compute '{name}' did not start: {}",
-                process::last_words(&home.log_path(&process_name(name)))
-            );
+            bail!("compute '{name}' did not start: {}", process::last_words(&log));
         }
         if begin.elapsed() > START_MAX {
             kill_running(home, name).await;
@@ -215,6 +266,19 @@ async fn wait_running(home: &Home, name: &str) -> anyhow::Result<State> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Why Postgres itself gave up, if it did: its FATAL, and for a bad setting the line that names it.
+fn postgres_said(log: &Path, from: u64) -> Option<String> {
+    let bytes = std::fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(bytes.get(usize::try_from(from).ok()?..)?).into_owned();
+    let said = |level: &str| -> Option<String> {
+        let line = text.lines().rev().find_map(|line| line.split_once(level));
+        line.map(|(_, words)| words.trim().to_owned())
+    };
+    let fatal = said("FATAL:  ")?;
+    let is_setting = fatal.starts_with("configuration file");
+    Some(if is_setting { said("LOG:  ").unwrap_or(fatal) } else { fatal })
 }
 
 /// A compute that was taken over ends by itself; this only waits for it, so that the verb's return means that it is gone.
@@ -226,8 +290,8 @@ async fn watch_fenced(home: &Home, name: &str) {
 }
 
 pub async fn stop(home: &Home, name: &str) -> anyhow::Result<Output> {
-    let locked = home.lock()?;
-    locked.registry.compute(name)?;
+    let registry = home.lock()?.release();
+    registry.compute(name)?;
     if alive(home, name).is_none() {
         bail!("compute '{name}' does not run");
     }
@@ -241,7 +305,7 @@ pub async fn stop(home: &Home, name: &str) -> anyhow::Result<Output> {
             state.problem
         )
     };
-    Ok(Output::new(shown(&locked.registry, name, Some(&state), false), text))
+    Ok(Output::new(shown(&registry, name, Some(&state), false), text))
 }
 
 /// Asks the supervisor to stop its Postgres and waits until both are gone.

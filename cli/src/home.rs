@@ -73,27 +73,45 @@ impl Home {
         Ok(Locked { registry: read_registry(&path)?, path, _lock: lock })
     }
 
-    /// The lock of a folder that has no registry yet, with the registry that is to be written.
-    pub fn lock_new(&self, registry: Registry) -> anyhow::Result<Locked> {
-        Ok(Locked { registry, path: self.registry_path(), _lock: self.take_lock()? })
+    /// The lock of a folder that has no registry yet; `None` if another verb has it.
+    pub fn lock_new(&self) -> anyhow::Result<Option<Flock<File>>> {
+        let path = self.root.join("lock");
+        match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
+        }
+    }
+
+    /// The registry that is to be written under a lock that is held already.
+    pub fn locked_new(&self, lock: Flock<File>, registry: Registry) -> Locked {
+        Locked { registry, path: self.registry_path(), _lock: lock }
     }
 
     fn take_lock(&self) -> anyhow::Result<Flock<File>> {
         let path = self.root.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-        Flock::lock(file, FlockArg::LockExclusive)
+        Flock::lock(open_lock(&path)?, FlockArg::LockExclusive)
             .map_err(|(_, error)| anyhow::anyhow!("cannot lock {}: {error}", path.display()))
     }
 }
 
 impl Locked {
+    /// Lets other verbs go on; what was read stays for this one to look at.
+    pub fn release(self) -> Registry {
+        self.registry
+    }
+
     /// Writes the registry: whole or not at all.
     pub fn save(&self) -> anyhow::Result<()> {
         let text =
             serde_json::to_string_pretty(&self.registry).context("the registry cannot be written as JSON")?;
         write_whole(&self.path, text.as_bytes())
     }
+}
+
+fn open_lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    file.with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn read_registry(path: &Path) -> anyhow::Result<Registry> {
@@ -105,7 +123,12 @@ fn read_registry(path: &Path) -> anyhow::Result<Registry> {
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    serde_json::from_str(&text).map_err(|error| {
+        anyhow::anyhow!(
+            "{} is damaged ({error}): put a good copy in its place; the data beside it is untouched",
+            path.display()
+        )
+    })
 }
 
 /// Replaces a file: a reader sees the old content or the new, also after a crash.

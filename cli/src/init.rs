@@ -15,18 +15,21 @@ use crate::users::RunAs;
 use crate::{postgres, tenant};
 
 pub async fn init(home: &Home, options: &InitOptions) -> anyhow::Result<Output> {
-    if home.registry_path().exists() {
-        bail!("{} already holds an installation: 'strata start' starts it", home.root.display());
-    }
     refuse_used_folder(home)?;
     let run_as = RunAs::current()?;
     run_as.check_reachable(&home.root.join("computes"))?;
     postgres::version(&postgres::tree()?)?;
-    make_root(home)?;
-    run_as.check_reachable(&home.root.join("computes"))?;
-
     let registry = new_registry(options)?;
-    let mut locked = home.lock_new(registry)?;
+    make_root(home)?;
+    let Some(lock) = home.lock_new()? else {
+        bail!("another 'strata init' is at work in {}: wait for it", home.root.display());
+    };
+    // It may have ended between our look and the lock.
+    refuse_used_folder(home)?;
+    clear_leftovers(home)?;
+    make_folders(home)?;
+    run_as.check_reachable(&home.root.join("computes"))?;
+    let mut locked = home.locked_new(lock, registry);
     node::write_all_configs(home, &locked.registry)?;
     locked.save()?;
     if let Err(error) = first_tenant(home, &mut locked).await {
@@ -53,6 +56,12 @@ async fn first_tenant(home: &Home, locked: &mut crate::home::Locked) -> anyhow::
 }
 
 fn refuse_used_folder(home: &Home) -> anyhow::Result<()> {
+    if home.registry_path().exists() {
+        bail!("{} already holds an installation: 'strata start' starts it", home.root.display());
+    }
+    if home.root.exists() && !home.root.is_dir() {
+        bail!("{} is not a folder: choose another place", home.root.display());
+    }
     let Ok(mut entries) = std::fs::read_dir(&home.root) else { return Ok(()) };
     // An init that was interrupted leaves no registry; only what it makes itself may lie there.
     let ours = ["lock", "config", "run", "objects", "computes"];
@@ -67,7 +76,7 @@ fn refuse_used_folder(home: &Home) -> anyhow::Result<()> {
         Some(name) => {
             bail!("{} is not empty (it holds '{name}'): choose another folder", home.root.display())
         }
-        None => clear_leftovers(home),
+        None => Ok(()),
     }
 }
 
@@ -88,7 +97,11 @@ fn make_root(home: &Home) -> anyhow::Result<()> {
     std::fs::create_dir_all(&home.root).with_context(describe)?;
     // Postgres, another user when we are root, walks through to its own folder.
     std::fs::set_permissions(&home.root, std::os::unix::fs::PermissionsExt::from_mode(0o711))
-        .with_context(describe)?;
+        .with_context(describe)
+}
+
+fn make_folders(home: &Home) -> anyhow::Result<()> {
+    let describe = || format!("cannot make folders in {}", home.root.display());
     std::fs::create_dir_all(home.root.join("computes")).with_context(describe)?;
     std::fs::create_dir_all(home.object_store()).with_context(describe)
 }
@@ -125,10 +138,14 @@ impl Ports {
 
     pub fn next(&mut self) -> anyhow::Result<u16> {
         let wanted = self.next.unwrap_or(0);
-        let listener = TcpListener::bind(("127.0.0.1", wanted))
-            .with_context(|| format!("port {wanted} is taken: choose another --port-base"))?;
+        let listener = TcpListener::bind(("127.0.0.1", wanted)).map_err(|error| {
+            anyhow::anyhow!("port {wanted} cannot be used ({error}): choose another --port-base")
+        })?;
         let port = listener.local_addr().context("a bound socket has an address")?.port();
-        self.next = self.next.map(|port| port.checked_add(1).unwrap_or(1024));
+        self.next = match self.next {
+            Some(u16::MAX) => bail!("there are not enough ports above it: choose a lower --port-base"),
+            next => next.map(|port| port + 1),
+        };
         self.held.push(listener);
         Ok(port)
     }

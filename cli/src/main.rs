@@ -10,6 +10,7 @@ mod init;
 mod node;
 mod output;
 mod postgres;
+mod probe;
 mod process;
 mod psql;
 mod registry;
@@ -28,7 +29,10 @@ use node::Kind;
 use output::Output;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misread(&error),
+    };
     let json = arguments.json;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -44,6 +48,20 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     output::to_stderr(&format!("strata: {}", causes.join(": ")));
     ExitCode::FAILURE
+}
+
+/// Arguments that cannot be read are one sentence as well; help and version go where they always go.
+fn misread(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let text = error.to_string();
+    // Paragraphs: what is wrong (with lists of what is missing), usage, where to find help.
+    let sentence = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = sentence.trim_start_matches("error: ").split_whitespace().collect();
+    output::to_stderr(&format!("strata: {} ('strata --help' shows what there is)", words.join(" ")));
+    ExitCode::from(2)
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<Output> {

@@ -12,7 +12,7 @@ use crate::home::{Home, Locked, write_whole};
 use crate::output::{Output, to_stderr};
 use crate::process::{self, Running};
 use crate::registry::{Node, Registry};
-use crate::{compute, postgres, rpc, tenant};
+use crate::{compute, postgres, probe, rpc, tenant};
 
 /// A daemon opens its data before it listens; a big one takes its time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -102,13 +102,11 @@ async fn start_daemon(home: &Home, locked: &mut Locked, kind: Kind, node: &Node)
     let mut command = Command::new(postgres::sibling(&format!("strata-{}", kind.word()))?);
     command.arg("--config").arg(home.config_path(&name));
     let log = home.log_path(&name);
-    let running = process::start(command, &home.pid_path(&name), &log)?;
     let what = format!("{} {}", kind.word(), node.id);
-    let port = node.port;
-    process::wait_ready(&what, running, &log, READY_MAX, async || {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
-    })
-    .await?;
+    let running = process::start(&what, command, &home.pid_path(&name), &log)?;
+    let port = node.http_port;
+    let ready = async || probe::is_ready(port, running).await.then_some(());
+    process::wait_ready(&what, running, &log, READY_MAX, ready).await?;
     if kind == Kind::Safekeeper {
         tenant::create_missing_copies(locked, node).await?;
     }
@@ -116,12 +114,16 @@ async fn start_daemon(home: &Home, locked: &mut Locked, kind: Kind, node: &Node)
 }
 
 pub async fn start_all_daemons(home: &Home, locked: &mut Locked) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
     for kind in [Kind::Safekeeper, Kind::Pageserver] {
         for node in kind.nodes(&locked.registry).to_vec() {
-            start_daemon(home, locked, kind, &node).await?;
+            // One that cannot start does not keep the others away: a majority serves, and the pageserver answers reads.
+            if let Err(error) = start_daemon(home, locked, kind, &node).await {
+                problems.push(format!("{error:#}"));
+            }
         }
     }
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
 }
 
 /// Pageservers first, so that they report their last progress to safekeepers that are still there.
@@ -148,7 +150,7 @@ pub async fn start_all(home: &Home) -> anyhow::Result<Output> {
     let mut locked = home.lock()?;
     to_stderr("starting safekeepers and pageserver");
     start_all_daemons(home, &mut locked).await?;
-    let nodes = listing(home, &locked.registry);
+    let nodes = listing(home, &locked.registry).await;
     Ok(Output::new(nodes, "safekeepers and pageserver are ready; next: 'strata compute start NAME'"))
 }
 
@@ -177,7 +179,7 @@ pub async fn start_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Outpu
     if !start_daemon(home, &mut locked, kind, &node).await? {
         bail!("{} {id} runs already", kind.word());
     }
-    Ok(Output::new(describe(home, kind, &node), format!("{} {id} is ready", kind.word())))
+    Ok(Output::new(describe(home, kind, &node).await, format!("{} {id} is ready", kind.word())))
 }
 
 pub async fn stop_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output> {
@@ -185,12 +187,13 @@ pub async fn stop_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output
     let node = kind.find(&locked.registry, id)?;
     let Some(running) = alive(home, kind, node.id) else { bail!("{} {id} does not run", kind.word()) };
     end(running).await;
-    Ok(Output::new(describe(home, kind, &node), format!("{} {id} is stopped", kind.word())))
+    Ok(Output::new(describe(home, kind, &node).await, format!("{} {id} is stopped", kind.word())))
 }
 
 /// A node as `status --json` shows it.
-pub fn describe(home: &Home, kind: Kind, node: &Node) -> Value {
+pub async fn describe(home: &Home, kind: Kind, node: &Node) -> Value {
     let running = alive(home, kind, node.id);
+    let problem = if running.is_some() { probe::problem(node.http_port).await } else { String::new() };
     json!({
         "id": node.id,
         "pid": running.map(|process| process.pid),
@@ -199,14 +202,24 @@ pub fn describe(home: &Home, kind: Kind, node: &Node) -> Value {
         "port": node.port,
         "http_port": node.http_port,
         "state": if running.is_some() { "running" } else { "stopped" },
+        "problem": problem,
     })
 }
 
-fn listing(home: &Home, registry: &Registry) -> Value {
-    let of = |kind: Kind| -> Vec<Value> {
-        kind.nodes(registry).iter().map(|node| describe(home, kind, node)).collect()
-    };
-    json!({ "safekeepers": of(Kind::Safekeeper), "pageservers": of(Kind::Pageserver) })
+/// All nodes of a kind, as `status --json` shows them.
+pub async fn describe_all(home: &Home, registry: &Registry, kind: Kind) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for node in kind.nodes(registry) {
+        rows.push(describe(home, kind, node).await);
+    }
+    rows
+}
+
+async fn listing(home: &Home, registry: &Registry) -> Value {
+    json!({
+        "safekeepers": describe_all(home, registry, Kind::Safekeeper).await,
+        "pageservers": describe_all(home, registry, Kind::Pageserver).await,
+    })
 }
 
 /// Every safekeeper that answers.

@@ -36,7 +36,10 @@ pub fn tree() -> anyhow::Result<PathBuf> {
         }
     };
     if !tree.join("bin/postgres").is_file() {
-        bail!("there is no Postgres in {}: run 'make build'", tree.display());
+        bail!(
+            "there is no Postgres in {}: run 'make build', or let STRATA_PG_TREE name another tree",
+            tree.display()
+        );
     }
     Ok(tree)
 }
@@ -50,7 +53,12 @@ pub fn version(tree: &Path) -> anyhow::Result<String> {
     let version = text.split_whitespace().nth(2).unwrap_or_default().to_owned();
     let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
     if major != Some(MAJOR) {
-        bail!("{} is Postgres {version}, and this is made for Postgres {MAJOR}", program.display());
+        let found =
+            if version.is_empty() { "of unknown version".to_owned() } else { format!("version {version}") };
+        bail!(
+            "{} is {found}, and this is made for Postgres {MAJOR}: run 'make build', or let STRATA_PG_TREE name a tree of {MAJOR}",
+            program.display()
+        );
     }
     Ok(version)
 }

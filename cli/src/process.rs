@@ -73,7 +73,7 @@ fn start_ticks(pid: i32) -> Option<u64> {
 }
 
 /// Starts `command` as the leader of a session and process group of its own, with no descriptor of ours but the log.
-pub fn start(mut command: Command, pid_file: &Path, log: &Path) -> anyhow::Result<Running> {
+pub fn start(what: &str, mut command: Command, pid_file: &Path, log: &Path) -> anyhow::Result<Running> {
     let program = command.get_program().to_string_lossy().into_owned();
     for folder in [pid_file.parent(), log.parent()].into_iter().flatten() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -84,8 +84,8 @@ pub fn start(mut command: Command, pid_file: &Path, log: &Path) -> anyhow::Resul
     command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
     let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
     let pid = i32::try_from(child.id()).context("a pid fits into 31 bits")?;
-    let running =
-        Running::of(pid).with_context(|| format!("{program} ended at once: see {}", log.display()))?;
+    // What is refused may have ended before we look; a zombie counts as gone.
+    let running = Running::of(pid).with_context(|| format!("{what} did not start: {}", last_words(log)))?;
     let text = serde_json::to_string(&running).context("a pid file is plain JSON")?;
     write_whole(pid_file, text.as_bytes())?;
     // A child that ends while this verb waits for it must not stay as a zombie, which would look alive to others.

@@ -9,9 +9,6 @@ use crate::{branch, compute};
 
 pub async fn status(home: &Home) -> anyhow::Result<Output> {
     let registry = home.registry()?;
-    let nodes = |kind: Kind| -> Vec<Value> {
-        kind.nodes(&registry).iter().map(|node| node::describe(home, kind, node)).collect()
-    };
     let mut branches = Vec::new();
     for tenant in registry.tenants.keys() {
         for mut row in branch::describe_all(&registry, tenant).await? {
@@ -25,8 +22,8 @@ pub async fn status(home: &Home) -> anyhow::Result<Output> {
     }
     let json = json!({
         "object_store": home.object_store().display().to_string(),
-        "safekeepers": nodes(Kind::Safekeeper),
-        "pageservers": nodes(Kind::Pageserver),
+        "safekeepers": node::describe_all(home, &registry, Kind::Safekeeper).await,
+        "pageservers": node::describe_all(home, &registry, Kind::Pageserver).await,
         "branches": branches,
         "computes": computes,
     });
@@ -50,8 +47,8 @@ fn for_people(status: &Value) -> String {
     };
     [
         format!("object store {}", plain(&status["object_store"])),
-        section("safekeepers", "safekeepers", &["id", "pid", "port", "state"]),
-        section("pageservers", "pageservers", &["id", "pid", "port", "state"]),
+        section("safekeepers", "safekeepers", &["id", "pid", "port", "state", "problem"]),
+        section("pageservers", "pageservers", &["id", "pid", "port", "state", "problem"]),
         section(
             "branches",
             "branches",

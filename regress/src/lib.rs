@@ -3,8 +3,10 @@
 //! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
 #![forbid(unsafe_code)]
 
+pub mod mounts;
 pub mod oracle;
 pub mod postgres;
+pub mod refusal;
 pub mod replay;
 pub mod tpcb;
 pub mod wal_files;
