@@ -1,5 +1,5 @@
 //! What a user can get wrong with names, places, ports, programs and verbs: each is refused in one sentence that says what to
-//! do, and what was there before is untouched and works.
+//! do, and what was there before is untouched and works. Disks are in `bad_disks.rs`.
 
 use std::net::TcpListener;
 use std::path::Path;
