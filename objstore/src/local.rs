@@ -7,6 +7,7 @@
 //! `.temp` is removed at the next open unless its writer lives (each temporary file is locked by its writer).
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -107,24 +108,42 @@ impl LocalStore {
         body: &[u8],
         condition: &PutCondition,
     ) -> Result<Version, PutFailure> {
-        let number = TEMP_COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temp = self.root.join(TEMP_DIR).join(format!("{}-{number}", std::process::id()));
-        let result = self.put_through(&temp, key, body, condition);
+        let (temp, mut file) = self.temporary()?;
+        let result = self.put_through(&mut file, &temp, key, body, condition);
         match ignore_absent(fs::remove_file(&temp)) {
             Err(e) if result.is_ok() => Err(PutFailure::Io(e)),
             _ => result,
         }
     }
 
+    /// A new file in `.temp`, locked. Process ids are no names: two machines or containers on one folder may have the same.
+    fn temporary(&self) -> io::Result<(PathBuf, File)> {
+        for _ in 0..RACE_TRIES_MAX {
+            let number = TEMP_COUNTER.fetch_add(1, Ordering::Relaxed);
+            // Every `RandomState` has keys of its own, which begin as random bytes of the system.
+            let random = RandomState::new().hash_one(number);
+            let temp =
+                self.root.join(TEMP_DIR).join(format!("{}-{number}-{random:016x}", std::process::id()));
+            match OpenOptions::new().create_new(true).write(true).open(&temp) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+                Ok(file) => {
+                    file.lock()?;
+                    return Ok((temp, file));
+                }
+            }
+        }
+        Err(io::Error::other("every name for a temporary file is taken"))
+    }
+
     fn put_through(
         &self,
+        file: &mut File,
         temp: &Path,
         key: &ObjectKey,
         body: &[u8],
         condition: &PutCondition,
     ) -> Result<Version, PutFailure> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(temp)?;
-        file.lock()?;
         file.write_all(body)?;
         file.sync_all()?;
         let target = self.path(key);

@@ -158,6 +158,23 @@ async fn leftovers_of_a_crash_are_removed_but_not_those_of_a_living_writer() {
     assert_eq!(store.list("").await.expect("list"), [], "own files are no objects");
 }
 
+/// Another machine or container on the same folder may have our process id, and count from the same number.
+#[tokio::test]
+async fn a_put_does_not_touch_the_temporary_file_of_a_namesake() {
+    let (dir, store) = fresh().await;
+    let temp = dir.path().join("store/.temp");
+    let names = || (0..1_000).map(|number| temp.join(format!("{}-{number}", std::process::id())));
+    for name in names() {
+        std::fs::write(name, b"being written").expect("write");
+    }
+    store.put(&key("a"), Bytes::from_static(b"ours"), PutCondition::Always).await.expect("put");
+    for name in names() {
+        assert_eq!(std::fs::read(&name).expect("still there"), b"being written");
+    }
+    assert_eq!(store.get(&key("a")).await.expect("get").bytes, "ours");
+    assert_eq!(std::fs::read_dir(&temp).expect("readable").count(), 1_000, "ours is gone");
+}
+
 #[tokio::test]
 async fn a_lost_answer_of_a_conditional_put_is_found_out() {
     let (_dir, store) = fresh().await;
