@@ -94,6 +94,7 @@ impl Acceptor {
             Event::Disconnected { conn } => self.disconnected(conn, &mut out),
             Event::StatePersisted(id) => self.op_persisted(id, &mut out),
             Event::WalSynced { written, flush } => self.synced(written, flush, &mut out),
+            Event::WalRejected { end, reason } => self.rejected(end, reason, &mut out),
             Event::WalCut => self.op_cut(&mut out),
             Event::DiskFailed { reason } => self.stop(reason, &mut out),
             Event::Fetched { fetch, begin, wal } => self.fetched(fetch, begin, wal, &mut out),
@@ -298,6 +299,22 @@ impl Acceptor {
         if let Some(conn) = self.session {
             out.push(self.append_reply(conn));
         }
+    }
+
+    /// Log that cannot be is its sender's fault and not the disk's: the sender's connection ends, and nothing else does. What is
+    /// dropped was never counted. An operation that waits for the log to be durable goes on with the log as it is now.
+    fn rejected(&mut self, end: Lsn, reason: String, out: &mut Vec<Command>) {
+        assert!(end >= self.flush && end <= self.written, "{}: log up to {end} is left", Invariant::Sk3);
+        (self.written, self.synced) = (end, end);
+        if end > self.flush {
+            self.flush = end;
+            out.push(Command::Flushed { flush: end });
+        }
+        self.stop_fetch(out);
+        if let Some(conn) = self.session.take() {
+            out.push(Command::Close { conn, why: Refusal::Content(reason) });
+        }
+        self.op_synced(out);
     }
 
     fn tell_commit(&mut self, commit: Lsn, out: &mut Vec<Command>) {

@@ -195,6 +195,33 @@ fn k12_after_a_failed_sync_nothing_is_acknowledged() {
 }
 
 #[test]
+fn log_that_is_none_costs_its_sender_the_session_and_nothing_else() {
+    let mut acceptor = following();
+    send(&mut acceptor, A, append(1, 200, 150, 50));
+    send(&mut acceptor, A, append(1, 250, 150, 50));
+    // The first append was good, the second is not: one report for both.
+    let commands = acceptor.step(Event::WalRejected { end: Lsn(250), reason: "bad".to_owned() });
+    let closed = Command::Close { conn: A, why: Refusal::Content("bad".to_owned()) };
+    assert_eq!(commands, vec![Command::Flushed { flush: Lsn(250) }, closed]);
+    assert_eq!(acceptor.problem(), None);
+    let late = send(&mut acceptor, A, append(1, 300, 150, 10));
+    assert_eq!(late, vec![Command::Close { conn: A, why: Refusal::NotAnnounced }]);
+    // The same term announces itself again and goes on where the log is good.
+    for message in [elected(&[(1, 100)]), append(1, 250, 150, 10)] {
+        let commands = send(&mut acceptor, B, message);
+        settle(&mut acceptor, commands);
+    }
+    assert_eq!(acceptor.flush_lsn(), Lsn(260));
+    // A vote that waits for the log to be durable is given once what is none is gone.
+    send(&mut acceptor, B, append(1, 260, 150, 10));
+    assert_eq!(send(&mut acceptor, A, vote(2, 2)), vec![]);
+    let commands = acceptor.step(Event::WalRejected { end: Lsn(260), reason: "bad".to_owned() });
+    let commands = settle(&mut acceptor, commands);
+    let [FromAcceptor::Vote(reply)] = replies(&commands)[..] else { panic!("{commands:?}") };
+    assert_eq!((reply.granted, reply.flush_lsn), (true, Lsn(260)));
+}
+
+#[test]
 fn a_log_that_lost_committed_bytes_is_not_served() {
     let mut state = state();
     state.commit_lsn = Lsn(150);

@@ -75,6 +75,12 @@ pub enum Event {
         written: Lsn,
         flush: Lsn,
     },
+    /// What was to be written is no log of this timeline. It is dropped, with all that was to be written behind it before this
+    /// event, and the log ends, durably, at `end`: the end of the last whole record before it.
+    WalRejected {
+        end: Lsn,
+        reason: String,
+    },
     /// The last `TruncateWal` or `ResetWal` is durable.
     WalCut,
     /// A write, sync, truncation or state write failed: this copy acknowledges nothing any more (trap K12).
@@ -193,6 +199,8 @@ pub enum Refusal {
     History(String),
     #[error("the announced history diverges at {divergence}, below the commit LSN {commit}")]
     BelowCommit { divergence: Lsn, commit: Lsn },
+    #[error("{0}")]
+    Content(String),
     #[error("this copy acknowledges nothing any more: {0}")]
     Stopped(String),
     #[error("too many messages wait")]

@@ -121,10 +121,12 @@ impl Node {
         let dir = made?;
         let timeline = Timeline::open(&self.around, &dir, id)
             .map_err(|error| Status::internal(format!("cannot open the new timeline {id}: {error:#}")))?;
-        self.set_slot(id, Some(Slot::Open(timeline)));
-        Ok(())
+        self.set_slot(id, Some(Slot::Open(timeline.clone())));
+        // An earlier try may have made it and failed to make its name durable.
+        check_same(id, &timeline.snapshot().state, state)
     }
 
+    /// Makes the folder and its name durable. One that is whole is left by an earlier try: only its name may not be durable.
     fn make_folder(&self, id: TenantTimelineId, state: &DurableState) -> std::io::Result<PathBuf> {
         let disk = &*self.around.disk;
         let tenant_dir = self.dir.join(id.tenant.to_string());
@@ -132,9 +134,11 @@ impl Node {
         let temporary = tenant_dir.join(format!("{}{CREATING_SUFFIX}", id.timeline));
         disk.create_dir(&tenant_dir)?;
         disk.sync_dir(&self.dir)?;
-        disk.create_dir(&temporary)?;
-        control::save(disk, &temporary, id, state)?;
-        disk.rename(&temporary, &final_dir)?;
+        if !disk.list(&tenant_dir)?.contains(&id.timeline.to_string()) {
+            disk.create_dir(&temporary)?;
+            control::save(disk, &temporary, id, state)?;
+            disk.rename(&temporary, &final_dir)?;
+        }
         disk.sync_dir(&tenant_dir)?;
         Ok(final_dir)
     }

@@ -141,13 +141,12 @@ impl Hand {
     }
 
     async fn append(&self, log: &TestLog, from: Lsn, to: Lsn) {
-        let append = pb::Append {
-            term: self.term,
-            membership_generation: 1,
-            begin_lsn: from.0,
-            commit_lsn: 0,
-            wal: log.slice(from, to),
-        };
+        self.append_bytes(from, log.slice(from, to)).await;
+    }
+
+    async fn append_bytes(&self, from: Lsn, wal: bytes::Bytes) {
+        let append =
+            pb::Append { term: self.term, membership_generation: 1, begin_lsn: from.0, commit_lsn: 0, wal };
         self.send(pb::proposer_message::Kind::Append(append)).await;
     }
 
@@ -226,6 +225,80 @@ async fn after_a_failed_sync_nothing_is_acknowledged_until_restart() {
     let running = Running::start(&disk).await;
     let (_, reply) = Hand::greet(&running, 1).await.expect("it has looked at its disk");
     assert_eq!(Lsn(reply.flush_lsn), first, "what was acknowledged is there, what was not is not");
+    running.stop().await;
+}
+
+/// A copy of the log's bytes with one bit of the record at its end turned over.
+fn spoilt(log: &TestLog, from: Lsn, to: Lsn) -> bytes::Bytes {
+    let mut bytes = log.slice(from, to).to_vec();
+    let content = bytes.len() - 12;
+    bytes[content] ^= 1;
+    bytes.into()
+}
+
+#[tokio::test]
+async fn log_that_is_none_ends_its_senders_connection_and_nothing_else() {
+    let disk = FaultyDisk::default();
+    let running = Running::start(&disk).await;
+    running.create(1).await.expect("room");
+    let (mut hand, start) = Hand::elect(&running, 1).await.expect("works");
+    let mut log = TestLog::begin();
+    let first = log.add(1000);
+    hand.append(&log, start, first).await;
+    hand.acknowledged(first).await.expect("works");
+    // Half a record that cannot be told yet, the half that tells, and good log behind both, all at once; many times, so that
+    // what is behind is found in the queue as well as after the cut.
+    for round in 0..30 {
+        let end = log.end();
+        let whole = log.add(1000);
+        let more = log.add(10);
+        let bad = spoilt(&log, end, whole);
+        hand.append_bytes(end, bad.slice(..500)).await;
+        hand.append_bytes(end + 500, bad.slice(500..)).await;
+        hand.append(&log, whole, more).await;
+        let refused = hand.acknowledged(more).await.expect_err("its checksum is wrong");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("is no log of this timeline"), "{refused}");
+        assert_eq!(running.problem(1).await, "", "this copy is well");
+        let (next, start) = Hand::elect(&running, 1).await.expect("the next proposer is served");
+        assert_eq!(start, end, "round {round}: the log ends where it was good");
+        hand = next;
+        hand.append(&log, end, more).await;
+        hand.acknowledged(more).await.expect("good log is taken");
+    }
+    // An announcement that waits for the bad log to be durable goes on when that is gone.
+    let end = log.end();
+    let whole = log.add(1000);
+    hand.append_bytes(end, spoilt(&log, end, whole)).await;
+    let (mut hand, start) = Hand::elect(&running, 1).await.expect("served");
+    assert_eq!(start, end);
+    hand.append(&log, end, whole).await;
+    hand.acknowledged(whole).await.expect("good log is taken");
+    running.stop().await;
+    disk.crash(|_| 0);
+    let running = Running::start(&disk).await;
+    let (_, reply) = Hand::greet(&running, 1).await.expect("readable");
+    assert_eq!(Lsn(reply.flush_lsn), whole);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_timeline_whose_folder_was_made_is_taken_by_the_next_try() {
+    let disk = FaultyDisk::default();
+    let running = Running::start(&disk).await;
+    let tenant_dir = folder_of(1).parent().expect("a tenant's").to_owned();
+    disk.set_sync_dir_fails(Some(tenant_dir));
+    running.create(1).await.expect_err("the name is not durable");
+    running.create(1).await.expect_err("nor is it now");
+    assert_eq!(Hand::greet(&running, 1).await.map(drop).expect_err("unknown").code(), Code::NotFound);
+    disk.set_sync_dir_fails(None);
+    running.create(1).await.expect("what is there is whole");
+    let (hand, _) = Hand::elect(&running, 1).await.expect("works");
+    drop(hand);
+    running.stop().await;
+    disk.crash(|_| 0);
+    let running = Running::start(&disk).await;
+    Hand::greet(&running, 1).await.expect("it lasted");
     running.stop().await;
 }
 

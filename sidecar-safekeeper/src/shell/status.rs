@@ -14,7 +14,7 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::Generation { .. } | Refusal::Term { .. } => Code::FailedPrecondition,
         Refusal::Gap { .. } | Refusal::NotAnnounced => Code::Aborted,
-        Refusal::History(_) => Code::InvalidArgument,
+        Refusal::History(_) | Refusal::Content(_) => Code::InvalidArgument,
         Refusal::BelowCommit { .. } | Refusal::Stopped(_) => Code::DataLoss,
         Refusal::Busy => Code::Unavailable,
     };

@@ -2,7 +2,8 @@
 //!
 //! Everything that waits is taken at once; writes that follow each other share one fdatasync (group commit), and of
 //! several waiting control files only the last is written. A failed sync or write stops the timeline for good (trap
-//! K12). A full disk does not: nothing is acknowledged, and the same command is tried until there is room.
+//! K12). A full disk does not: nothing is acknowledged, and the same command is tried until there is room. Nor does log that
+//! is none: it is cut off, and its sender is told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,8 +29,9 @@ enum Stop {
 
 /// The writer thread's whole life. Ends when the queue is closed and empty.
 pub fn run(timeline: Arc<Timeline>, mut store: WalStore) {
+    let mut is_dropping = false;
     while let Some(batch) = timeline.queue.take() {
-        match perform(&timeline, &mut store, batch) {
+        match perform(&timeline, &mut store, batch, &mut is_dropping) {
             Ok(()) => {}
             Err(Stop::Closed) => return,
             Err(Stop::Failed(reason)) => {
@@ -43,7 +45,13 @@ pub fn run(timeline: Arc<Timeline>, mut store: WalStore) {
     }
 }
 
-fn perform(timeline: &Timeline, store: &mut WalStore, mut batch: VecDeque<DiskOp>) -> Result<(), Stop> {
+/// `is_dropping`: log was rejected, and what was queued behind it before the acceptor heard of that may still come.
+fn perform(
+    timeline: &Timeline,
+    store: &mut WalStore,
+    mut batch: VecDeque<DiskOp>,
+    is_dropping: &mut bool,
+) -> Result<(), Stop> {
     let mut sync_is_due = false;
     while let Some(op) = batch.pop_front() {
         if sync_is_due && !matches!(op, DiskOp::Write { .. } | DiskOp::Sync) {
@@ -51,10 +59,27 @@ fn perform(timeline: &Timeline, store: &mut WalStore, mut batch: VecDeque<DiskOp
             sync_is_due = false;
         }
         match op {
+            // What followed rejected log lies above the end; the first write that the acceptor asks for afterwards is at it.
+            DiskOp::Write { begin, wal } if *is_dropping && begin != store.written() => {
+                timeline.queue.written(wal.len());
+            }
             DiskOp::Write { begin, wal } => {
-                let written = while_full(timeline, || store.write(begin, &wal), StoreError::is_full);
+                let mut rejected = None;
+                let attempt = || match store.write(begin, &wal) {
+                    Err(error @ StoreError::Content { .. }) => {
+                        rejected = Some(error);
+                        Ok(())
+                    }
+                    other => other,
+                };
+                let written = while_full(timeline, attempt, StoreError::is_full);
                 timeline.queue.written(wal.len());
                 written?;
+                *is_dropping = rejected.is_some();
+                if let Some(error) = rejected {
+                    reject(timeline, store, error)?;
+                    sync_is_due = false;
+                }
             }
             DiskOp::Sync => sync_is_due = true,
             DiskOp::Truncate { to } => {
@@ -93,6 +118,15 @@ fn sync(timeline: &Timeline, store: &mut WalStore) -> Result<(), Stop> {
     let synced = store.sync().map_err(failed)?;
     timeline.metrics.sync_seconds.record(started.elapsed().as_secs_f64());
     timeline.step(Event::WalSynced { written: synced.written, flush: synced.flush });
+    Ok(())
+}
+
+/// Cuts off what is no log and says so: a later proposer, or the same one, may send what is.
+fn reject(timeline: &Timeline, store: &mut WalStore, error: StoreError) -> Result<(), Stop> {
+    let StoreError::Content { end, .. } = error else { return Err(failed(error)) };
+    store.truncate(end).map_err(failed)?;
+    metrics::counter!("strata_safekeeper_rejected_log_total").increment(1);
+    timeline.step(Event::WalRejected { end, reason: error.to_string() });
     Ok(())
 }
 

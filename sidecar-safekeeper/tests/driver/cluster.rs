@@ -1,5 +1,6 @@
 //! Three safekeeper processes on free ports with folders of their own, ended by their process ids; and a source of true log.
 
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -54,14 +55,26 @@ impl Cluster {
         self.root.path().join(format!("sk{node}"))
     }
 
+    fn log_file(&self, node: usize) -> PathBuf {
+        self.root.path().join(format!("sk{node}.log"))
+    }
+
+    /// What a safekeeper has logged so far.
+    pub fn log_of(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log_file(node)).expect("a log file")
+    }
+
     pub fn up(&mut self, node: usize) {
         let folder = self.folder(node);
+        let log = self.log_file(node);
+        let log = File::options().create(true).append(true).open(log).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_strata-safekeeper"))
             .args(["--id", &node.to_string(), "--cluster", "0123456789abcdef0123456789abcdef"])
             .args(["--listen", &self.address(node), "--log", "warn"])
             .arg("--dir")
             .arg(&folder)
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         self.children[node - 1] = Some(child);
@@ -138,6 +151,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for node in 1..=3 {
             self.kill(node);
+            if std::thread::panicking() {
+                eprintln!("log of safekeeper {node}:\n{}", self.log_of(node));
+            }
         }
     }
 }

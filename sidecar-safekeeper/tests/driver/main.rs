@@ -171,6 +171,44 @@ async fn a_term_is_handed_on_and_survives_all_safekeepers_being_killed() {
     assert!(next.term() > term);
 }
 
+/// The safekeepers stay well, the proposer does not wear them out, and whoever comes next goes on.
+#[tokio::test]
+async fn log_that_is_none_is_refused_by_all_named_and_not_committed() {
+    let cluster = Cluster::start().await;
+    let mut source = Source::new(START);
+    let first = Proposer::elect(cluster.config()).await.expect("all are up");
+    let good = append_committed(&first, &mut source, 500).await;
+    let before = source.log.len();
+    let (begin, wal) = source.record(300);
+    let mut spoilt = wal.to_vec();
+    spoilt[200] ^= 1;
+    first.append(begin, spoilt.into()).await.expect("taken: whether it is log is for the safekeepers to say");
+    let refusals = |node| cluster.log_of(node).matches("is no log of this timeline").count();
+    eventually("all refuse", || (1..=3).all(|node| refusals(node) > 0)).await;
+    eventually("the status names it", || {
+        let problems = first.status().problems.clone();
+        problems.iter().filter(|problem| problem.contains("is no log of this timeline")).count() == 3
+    })
+    .await;
+    assert!(tokio::time::timeout(3 * MOMENT, first.wait_committed(good + 1)).await.is_err());
+    assert_eq!(first.commit_lsn(), good);
+    for node in 1..=3 {
+        assert!(refusals(node) < 40, "tried again {} times in seconds", refusals(node));
+    }
+    let second = Proposer::elect(cluster.config()).await.expect("no safekeeper has stopped");
+    assert_eq!(second.start_lsn(), good);
+    source.log.truncate(before);
+    second.append(begin, wal.clone()).await.expect("the term is ours");
+    second.wait_committed(source.end()).await.expect("the term is ours");
+    source.log.extend_from_slice(&wal);
+    eventually("all have it", || (1..=3).all(|node| acceptor(&second, node).commit_lsn == source.end()))
+        .await;
+    for node in 1..=3 {
+        assert!(cluster.read(node, START, source.end()).await == source.log, "safekeeper {node}");
+    }
+    assert_eq!(second.status().problems, Vec::<String>::new());
+}
+
 /// Only bytes that make whole records are committed, whatever the pieces they come in.
 #[tokio::test]
 async fn half_a_record_is_not_committed_and_is_cut_by_the_next_term() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 use strata_common::{Incarnation, Lsn, NodeId};
-use strata_proto::quorum::Candidate;
+use strata_proto::quorum::{Candidate, FromAcceptor};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -31,6 +31,8 @@ struct Peer {
     session: Option<Session>,
     creates: mpsc::Sender<CreateCopy>,
     problem: Option<String>,
+    /// The problem lasts until log is acknowledged: that the safekeeper can be reached again does not end it.
+    is_log_refused: bool,
 }
 
 struct Actor {
@@ -58,7 +60,10 @@ pub(super) async fn run(
     let mut peers = BTreeMap::new();
     for at in config.safekeepers.iter().cloned() {
         let (creates_tx, creates) = mpsc::channel(1);
-        peers.insert(at.node, Peer { session: None, creates: creates_tx, problem: None });
+        peers.insert(
+            at.node,
+            Peer { session: None, creates: creates_tx, problem: None, is_log_refused: false },
+        );
         let (timeline, timing, events) = (config.timeline, config.timing, events_tx.clone());
         links.spawn(Link { at, timeline, timing, events, creates }.run());
     }
@@ -164,14 +169,18 @@ impl Actor {
             LinkEvent::Message { node, session, message } => {
                 let Some(peer) = self.peers.get_mut(&node) else { return };
                 if peer.session.as_ref().is_some_and(|present| present.number == session) {
-                    self.changed |= peer.problem.take().is_some();
+                    if !peer.is_log_refused || matches!(message, FromAcceptor::Append(_)) {
+                        self.changed |= peer.problem.take().is_some();
+                        peer.is_log_refused = false;
+                    }
                     self.step(Event::Received { node, message });
                 }
             }
-            LinkEvent::Down { node, session, reason } => {
+            LinkEvent::Down { node, session, reason, is_log_refused } => {
                 let Some(peer) = self.peers.get_mut(&node) else { return };
                 self.changed |= peer.problem.as_ref() != Some(&reason);
                 peer.problem = Some(reason);
+                peer.is_log_refused = is_log_refused;
                 if peer.session.as_ref().is_some_and(|present| present.number == session) {
                     peer.session = None;
                     self.step(Event::Disconnected { node });

@@ -22,10 +22,25 @@ const WINDOW_BYTES: u32 = 4 << 20;
 /// What a link tells the actor. A session is one connection; numbers go up.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
-    Up { node: NodeId, session: Session },
-    Message { node: NodeId, session: u64, message: FromAcceptor },
-    Down { node: NodeId, session: u64, reason: String },
-    NotFound { node: NodeId },
+    Up {
+        node: NodeId,
+        session: Session,
+    },
+    Message {
+        node: NodeId,
+        session: u64,
+        message: FromAcceptor,
+    },
+    /// `is_log_refused`: the safekeeper says that what was sent to it cannot be; a new connection does not cure that.
+    Down {
+        node: NodeId,
+        session: u64,
+        reason: String,
+        is_log_refused: bool,
+    },
+    NotFound {
+        node: NodeId,
+    },
 }
 
 /// The actor's end of a connection. Dropping it ends the connection.
@@ -62,7 +77,9 @@ impl Link {
             }
             let reason = describe(&end);
             tracing::debug!(%node, address = self.at.address, reason, "safekeeper connection ended");
-            if self.events.send(LinkEvent::Down { node, session: number, reason }).await.is_err() {
+            let is_log_refused = end.code() == Code::InvalidArgument;
+            let down = LinkEvent::Down { node, session: number, reason, is_log_refused };
+            if self.events.send(down).await.is_err() {
                 return;
             }
             pause = if started.elapsed() > self.timing.reconnect_max {

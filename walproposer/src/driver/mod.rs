@@ -43,7 +43,7 @@ pub struct Status {
     pub acceptors: Vec<AcceptorStatus>,
     /// The most advanced pageserver that any safekeeper has heard of.
     pub pageserver: PageserverProgress,
-    /// Last trouble with each safekeeper that is down, as `safekeeper 2: …`.
+    /// Last trouble with each safekeeper that is down or refuses the log, as `safekeeper 2: …`.
     pub problems: Vec<String>,
 }
 

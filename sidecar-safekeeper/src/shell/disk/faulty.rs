@@ -35,6 +35,7 @@ struct State {
     pending_names: Vec<NameChange>,
     room: Option<usize>,
     sync_fails: bool,
+    sync_dir_fails: Option<PathBuf>,
     syncs: usize,
     /// So many changes of the disk are still done; then the machine is as good as dead.
     fuse: Option<usize>,
@@ -83,6 +84,11 @@ impl FaultyDisk {
     /// From now on every sync of a file fails, or no longer.
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
+    }
+
+    /// From now on every sync of this folder fails, or no longer.
+    pub fn set_sync_dir_fails(&self, path: Option<PathBuf>) {
+        self.state().sync_dir_fails = path;
     }
 
     /// After so many more changes nothing works any more, until `crash`.
@@ -183,6 +189,9 @@ impl Disk for FaultyDisk {
         if !state.names.keys().any(|path| path.starts_with(from)) {
             return Err(not_found(from));
         }
+        if state.names.keys().any(|path| path != to && path.starts_with(to)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
         let change = NameChange::Rename(from.to_owned(), to.to_owned());
         apply(&mut state.names, &change);
         state.pending_names.push(change);
@@ -209,8 +218,11 @@ impl Disk for FaultyDisk {
     }
 
     /// Makes all name changes so far durable, as a journal does, not only those of this folder.
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.changing()?;
+        if state.sync_dir_fails.as_deref() == Some(path) {
+            return Err(io::Error::other("injected: the folder's names do not last"));
+        }
         state.pending_names.clear();
         state.durable_names = state.names.clone();
         Ok(())

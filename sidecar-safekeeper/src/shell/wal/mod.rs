@@ -29,8 +29,9 @@ pub enum StoreError {
     Io { path: PathBuf, error: std::io::Error },
     #[error("the log at {at} is damaged: segment {path} {what}")]
     Damaged { at: Lsn, path: PathBuf, what: String },
+    /// The log ends at `end` without it.
     #[error("log that was sent for {begin} is no log of this timeline: {error}")]
-    Content { begin: Lsn, error: StreamError },
+    Content { begin: Lsn, end: Lsn, error: StreamError },
 }
 
 impl StoreError {

@@ -2,8 +2,9 @@
 //!
 //! All bytes go through the decoder of log before they are written, so that `flush` is always the end of a whole, checked
 //! record (trap K8); the rest of a record that has not arrived yet is stored and not counted. Next to no work is done
-//! between a write and its fdatasync. Errors leave it to the caller to stop for good (trap K12), with one exception: a
-//! full disk changes nothing here, and the same call may be made again when there is room.
+//! between a write and its fdatasync. Errors leave it to the caller to stop for good (trap K12), with two exceptions: a
+//! full disk changes nothing here, and the same call may be made again when there is room; bytes that are no log are the
+//! sender's fault, and a cut to the end of the last whole record drops them.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,6 +41,8 @@ struct OpenSegment {
 pub struct WalStore {
     folder: LogFolder,
     decoder: WalStreamDecoder,
+    /// Before the last write: the end of the last whole record, and where that record begins, if known.
+    before: (Lsn, Option<Lsn>),
     written: Lsn,
     /// The segment that is being written; its content up to `written` may not be durable.
     current: Option<OpenSegment>,
@@ -61,7 +64,16 @@ impl WalStore {
     ) -> Result<WalStore, StoreError> {
         let end = recovery::recover(&folder, oldest, known)?;
         let decoder = WalStreamDecoder::new(end, folder.segment_bytes);
-        Ok(WalStore { folder, decoder, written: end, current: None, unsynced: Vec::new(), next, ahead: None })
+        Ok(WalStore {
+            folder,
+            decoder,
+            before: (end, None),
+            written: end,
+            current: None,
+            unsynced: Vec::new(),
+            next,
+            ahead: None,
+        })
     }
 
     pub fn folder(&self) -> &LogFolder {
@@ -80,8 +92,8 @@ impl WalStore {
 
     /// Writes `wal` at `begin`, where the log ends.
     ///
-    /// Errors: `Content` if this cannot be log at this place; then nothing of it was written, and nothing more can be. After a full disk
-    /// (`StoreError::is_full`) the same call goes on where it stopped.
+    /// Errors: `Content` if this cannot be log at this place; then nothing of it was written, and the next call is `truncate` to the
+    /// end that the error names, or below. After a full disk (`StoreError::is_full`) the same call goes on where it stopped.
     pub fn write(&mut self, begin: Lsn, wal: &Bytes) -> Result<(), StoreError> {
         if self.decoder.fed_to() < begin + wal.len() as u64 {
             assert_eq!(begin, self.written, "log is written where it ends");
@@ -103,12 +115,14 @@ impl WalStore {
     }
 
     fn decode(&mut self, begin: Lsn, wal: &Bytes) -> Result<(), StoreError> {
+        self.before = (self.decoder.position(), self.decoder.last_record());
+        let end = self.before.0;
         self.decoder.feed(wal.clone());
         loop {
             match self.decoder.next() {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(StoreError::Content { begin, error }),
+                Err(error) => return Err(StoreError::Content { begin, end, error }),
             }
         }
     }
@@ -143,7 +157,14 @@ impl WalStore {
             let zeroed = write_zeros(&*file, to.segment_offset(size.get()), size.get());
             zeroed.and_then(|()| file.sync_data()).map_err(|error| self.folder.error_at(to, error))?;
         }
-        self.decoder = WalStreamDecoder::new(to, self.folder.segment_bytes);
+        // What was refused once for its link to the record before is refused again.
+        let known = [(self.decoder.position(), self.decoder.last_record()), self.before];
+        let last_record = known.into_iter().find(|(end, _)| *end == to).and_then(|(_, start)| start);
+        let decoder = WalStreamDecoder::new(to, self.folder.segment_bytes);
+        self.decoder = match last_record {
+            Some(start) => decoder.with_prev(start),
+            None => decoder,
+        };
         self.written = to;
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strata_common::Lsn;
+use strata_pgwal::{RecordSpec, WalWriter};
 
 use super::reader::WalReader;
 use super::store::NextSegment;
@@ -222,6 +223,39 @@ fn bytes_that_are_no_log_are_refused() {
     let error = store.write(START, &Bytes::from(bad)).expect_err("checksum");
     assert!(matches!(error, StoreError::Content { .. }), "{error}");
     assert!(segments(&disk).is_empty(), "nothing was written");
+}
+
+#[test]
+fn after_a_cut_what_was_refused_is_refused_again_and_good_log_is_taken() {
+    let disk = FaultyDisk::default();
+    let mut log = TestLog::begin();
+    let first = log.add(100);
+    log.add(100);
+    let third = log.add(100);
+    let mut store = open(&disk, START);
+    store.write(START, &log.slice(START, first)).expect("room");
+    // A record that is right in all but the one before it, which after a cut is only known if it was remembered.
+    let follows_another = Lsn(START.0 - 8);
+    let spec = RecordSpec::plain(0, 0x20, Bytes::from_static(b"content"));
+    let link = WalWriter::new(first, follows_another, LOG).append(&spec).bytes;
+    for _ in 0..3 {
+        let error = store.write(first, &link).expect_err("it links elsewhere");
+        let StoreError::Content { end, .. } = error else { panic!("{error}") };
+        assert_eq!(end, first);
+        store.truncate(end).expect("works");
+    }
+    // A good record before a bad one in the same bytes goes with it.
+    let mut bad = log.slice(first, third).to_vec();
+    let content = bad.len() - 12;
+    bad[content] ^= 1;
+    let error = store.write(first, &Bytes::from(bad)).expect_err("checksum");
+    assert!(matches!(error, StoreError::Content { end, .. } if end == first), "{error}");
+    store.truncate(first).expect("works");
+    store.write(first, &log.slice(first, third)).expect("room");
+    assert_eq!(store.sync().expect("works").flush, third);
+    drop(store);
+    disk.crash(|_| 0);
+    assert_eq!(open(&disk, START).written(), third);
 }
 
 #[test]
