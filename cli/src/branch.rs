@@ -12,7 +12,7 @@ use crate::args::BranchCreate;
 use crate::home::Home;
 use crate::output::{Output, table};
 use crate::registry::{self, Branch, Registry};
-use crate::{node, rpc, tenant};
+use crate::{copies, node, rpc, tenant};
 
 pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> anyhow::Result<Output> {
     registry::check_name("branch", &options.name)?;
@@ -40,7 +40,7 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
         answer.map_err(|status| rpc::refusal("the pageserver cannot make the branch", &status))?.into_inner();
     let start = Lsn(made.start_lsn);
     let mut branch = tenant::new_branch(&locked.registry, id.timeline, Some(options.from.clone()), start);
-    tenant::create_copies(&locked.registry, tenant, &mut branch).await?;
+    copies::create(&locked.registry, tenant, &mut branch).await?;
     let tenant = locked.registry.tenants.get_mut(tenant_name).context("the tenant was just there")?;
     tenant.branches.insert(options.name.clone(), branch);
     locked.save()?;

@@ -5,6 +5,7 @@
 mod args;
 mod branch;
 mod compute;
+mod copies;
 mod home;
 mod init;
 mod node;

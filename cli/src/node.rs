@@ -12,7 +12,7 @@ use crate::home::{Home, Locked, write_whole};
 use crate::output::{Output, to_stderr};
 use crate::process::{self, Running};
 use crate::registry::{Node, Registry};
-use crate::{compute, postgres, probe, rpc, tenant};
+use crate::{compute, copies, postgres, probe, rpc};
 
 /// A daemon opens its data before it listens; a big one takes its time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ async fn start_daemon(home: &Home, locked: &mut Locked, kind: Kind, node: &Node)
     let ready = async || probe::is_ready(port, running).await.then_some(());
     process::wait_ready(&what, running, &log, READY_MAX, ready).await?;
     if kind == Kind::Safekeeper {
-        tenant::create_missing_copies(locked, node).await?;
+        copies::create_missing(locked, node).await?;
     }
     Ok(true)
 }

@@ -46,7 +46,7 @@ pub struct Branch {
     pub timeline_id: TimelineId,
     pub ancestor: Option<String>,
     pub start_lsn: Lsn,
-    /// The voters, each in the incarnation in which its copy was first made.
+    /// The voters, each in the incarnation in which its copy is made.
     pub members: Vec<Member>,
     pub membership_generation: u32,
 }
@@ -56,8 +56,19 @@ pub struct Branch {
 pub struct Member {
     pub node: NodeId,
     pub incarnation: Incarnation,
-    /// False until the node has said that it made its copy; only then may it still be made (trap K16).
-    pub created: bool,
+    pub copy: Copy,
+}
+
+/// How far a safekeeper's copy of a branch's log is made. A copy under the incarnation that the membership names is a voter, so it
+/// is made once at most: a second one would be a voter that has forgotten its votes (trap K16).
+#[derive(Serialize, Deserialize, Clone, std::marker::Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Copy {
+    /// The node was never asked: it may still be.
+    Planned,
+    /// It was asked and its answer is not known: it is only asked whether it has the copy.
+    Asked,
+    Made,
 }
 
 #[derive(Serialize, Deserialize, Clone)]

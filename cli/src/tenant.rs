@@ -1,17 +1,16 @@
 //! Tenants: a fresh Postgres cluster imported into the pageserver, and its log's copies on the safekeepers.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use rand::Rng;
 use serde_json::{Value, json};
 use strata_common::{Incarnation, Lsn, SystemId, TenantId, TenantTimelineId, TimelineId};
 use strata_proto::pageserver::{ImportTimelineRequest, import_timeline_request};
-use strata_proto::wal::{CreateTimelineRequest, Membership};
 
 use crate::home::{Home, Locked};
 use crate::output::{Output, table};
-use crate::registry::{self, Branch, Member, Node, Registry, Tenant};
+use crate::registry::{self, Branch, Copy, Member, Node, Registry, Tenant};
 use crate::users::RunAs;
-use crate::{postgres, rpc};
+use crate::{copies, postgres, rpc};
 
 /// Bytes of the tar in one message.
 const TAR_CHUNK_BYTES: usize = 1 << 20;
@@ -45,7 +44,7 @@ pub async fn make(locked: &mut Locked, name: &str) -> anyhow::Result<()> {
         branches: Default::default(),
     };
     let mut branch = new_branch(&locked.registry, id.timeline, None, Lsn(imported.start_lsn));
-    create_copies(&locked.registry, &tenant, &mut branch).await?;
+    copies::create(&locked.registry, &tenant, &mut branch).await?;
     let mut tenant = tenant;
     tenant.branches.insert("main".to_owned(), branch);
     locked.registry.tenants.insert(name.to_owned(), tenant);
@@ -78,83 +77,10 @@ pub fn new_branch(
     ancestor: Option<String>,
     start_lsn: Lsn,
 ) -> Branch {
-    let member = |node: &Node| Member { node: node.id, incarnation: Incarnation(random()), created: false };
+    let member =
+        |node: &Node| Member { node: node.id, incarnation: Incarnation(random()), copy: Copy::Planned };
     let members = registry.safekeepers.iter().map(member).collect();
     Branch { timeline_id, ancestor, start_lsn, members, membership_generation: 1 }
-}
-
-/// Makes the copies of a new branch's log. A majority must be there; the others follow when they are started.
-pub async fn create_copies(registry: &Registry, tenant: &Tenant, branch: &mut Branch) -> anyhow::Result<()> {
-    let request = |index: usize, branch: &Branch| create_request(tenant, branch, index);
-    let mut refusals = Vec::new();
-    for index in 0..branch.members.len() {
-        let node = registry.safekeepers.iter().find(|node| node.id == branch.members[index].node);
-        let Some(node) = node else { continue };
-        match create_copy(node, request(index, branch)).await {
-            Ok(()) => branch.members[index].created = true,
-            Err(error) => refusals.push(format!("{error:#}")),
-        }
-    }
-    let made = branch.members.iter().filter(|member| member.created).count();
-    if made < registry.majority() {
-        bail!("a majority of safekeepers is needed and {made} could be reached: {}", refusals.join("; "));
-    }
-    Ok(())
-}
-
-fn create_request(tenant: &Tenant, branch: &Branch, index: usize) -> CreateTimelineRequest {
-    let member = |member: &Member| strata_proto::wal::Member {
-        node_id: member.node.0,
-        incarnation: member.incarnation.to_vec().into(),
-    };
-    let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
-    CreateTimelineRequest {
-        timeline: Some(id.into()),
-        system_id: tenant.system_id.0,
-        pg_version_num: tenant.pg_version_num,
-        wal_segment_bytes: tenant.wal_segment_bytes,
-        start_lsn: branch.start_lsn.0,
-        incarnation: branch.members[index].incarnation.to_vec().into(),
-        membership: Some(Membership {
-            generation: branch.membership_generation,
-            members: branch.members.iter().map(member).collect(),
-        }),
-    }
-}
-
-async fn create_copy(node: &Node, request: CreateTimelineRequest) -> anyhow::Result<()> {
-    let mut safekeeper = rpc::safekeeper(node).await?;
-    let answer = safekeeper.create_timeline(request).await;
-    answer
-        .map_err(|status| rpc::refusal(&format!("safekeeper {} cannot keep the branch", node.id), &status))?;
-    Ok(())
-}
-
-/// Makes the copies that this safekeeper missed because it was away when their branches were made. A copy that it once had
-/// is never made again here: it may only come back as a learner (trap K16).
-pub async fn create_missing_copies(locked: &mut Locked, node: &Node) -> anyhow::Result<()> {
-    let mut missing = Vec::new();
-    for (tenant_name, tenant) in &locked.registry.tenants {
-        for (branch_name, branch) in &tenant.branches {
-            let index = branch.members.iter().position(|member| member.node == node.id && !member.created);
-            if let Some(index) = index {
-                missing.push((
-                    tenant_name.clone(),
-                    branch_name.clone(),
-                    index,
-                    create_request(tenant, branch, index),
-                ));
-            }
-        }
-    }
-    for (tenant, branch, index, request) in missing {
-        create_copy(node, request).await?;
-        let tenant = locked.registry.tenants.get_mut(&tenant).context("the tenant was just there")?;
-        let branch = tenant.branches.get_mut(&branch).context("the branch was just there")?;
-        branch.members[index].created = true;
-        locked.save()?;
-    }
-    Ok(())
 }
 
 pub fn list(home: &Home) -> anyhow::Result<Output> {

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use strata_common::Lsn;
@@ -10,12 +11,34 @@ use strata_proto::page::page_service_client::PageServiceClient;
 use tonic::transport::Channel;
 
 use crate::settings;
-use crate::spec::Spec;
+use crate::spec::{Phase, Spec};
+use crate::state_file::StateFile;
 
-/// Fetches the base backup at `lsn` and lays it down. The stream is read to its true end, so that half a backup is an error
+/// Between two questions to a pageserver that is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Fetches the base backup at `lsn`, waiting for the pageserver as long as it is away, and lays it down. The stream is read to its true end, so that half a backup is an error
 /// and not a start (trap S5). Returns the bytes received.
-pub async fn lay_down(spec: &Spec, channel: Channel, lsn: Lsn) -> anyhow::Result<usize> {
-    let tar = fetch(spec, channel, lsn).await?;
+pub async fn lay_down(
+    spec: &Spec,
+    channel: Channel,
+    lsn: Lsn,
+    state: &mut StateFile,
+) -> anyhow::Result<usize> {
+    let tar = loop {
+        let status = match fetch(spec, channel.clone(), lsn).await {
+            Ok(tar) => break tar,
+            Err(status) => status,
+        };
+        use tonic::Code::{DeadlineExceeded, Unavailable, Unknown};
+        let problem = format!("the pageserver gave no base backup at {lsn}: {}", status.message());
+        if !matches!(status.code(), DeadlineExceeded | Unavailable | Unknown) {
+            bail!("{problem}");
+        }
+        tracing::warn!("{problem}");
+        state.phase(Phase::Starting, problem)?;
+        tokio::time::sleep(RETRY_PAUSE).await;
+    };
     let spec = spec.clone();
     let bytes = tar.len();
     let unpacked = tokio::task::spawn_blocking(move || unpack(&spec, &tar)).await;
@@ -23,7 +46,7 @@ pub async fn lay_down(spec: &Spec, channel: Channel, lsn: Lsn) -> anyhow::Result
     Ok(bytes)
 }
 
-async fn fetch(spec: &Spec, channel: Channel, lsn: Lsn) -> anyhow::Result<Vec<u8>> {
+async fn fetch(spec: &Spec, channel: Channel, lsn: Lsn) -> Result<Vec<u8>, tonic::Status> {
     let mut client =
         PageServiceClient::new(channel).max_decoding_message_size(strata_proto::MESSAGE_BYTES_MAX);
     let request = BaseBackupRequest {
@@ -32,12 +55,9 @@ async fn fetch(spec: &Spec, channel: Channel, lsn: Lsn) -> anyhow::Result<Vec<u8
         lsn: lsn.0,
         handoff: false,
     };
-    let refused = |status: tonic::Status| {
-        anyhow::anyhow!("the pageserver gave no base backup at {lsn}: {}", status.message())
-    };
-    let mut stream = client.base_backup(request).await.map_err(refused)?.into_inner();
+    let mut stream = client.base_backup(request).await?.into_inner();
     let mut tar = Vec::new();
-    while let Some(chunk) = stream.message().await.map_err(refused)? {
+    while let Some(chunk) = stream.message().await? {
         tar.extend_from_slice(&chunk.data);
     }
     Ok(tar)

@@ -21,6 +21,8 @@ use crate::state_file::StateFile;
 
 /// Postgres's own timeline number: the only one there is here.
 pub const TIMELINE: TimelineNumber = 1;
+/// A compute that has lost its Postgres waits for a majority without end; a timer needs a number.
+const REELECT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// One question to the pageserver waits this long; it is asked again until an answer comes.
 const LOG_STATE_WAIT: Duration = Duration::from_secs(5);
 
@@ -38,9 +40,14 @@ pub fn driver_config(spec: &Spec) -> Config {
     Config::new(spec.timeline, spec.safekeepers.iter().map(address).collect())
 }
 
-/// Wins a term and makes the log end in a shutdown checkpoint that a majority holds.
-pub async fn run(spec: &Spec, channel: Channel, state: &mut StateFile) -> anyhow::Result<Started> {
-    let proposer = elect(spec, state).await?;
+/// Wins a term (`had`: the one that this supervisor had before) and makes the log end in a shutdown checkpoint that a majority holds.
+pub async fn run(
+    spec: &Spec,
+    had: Option<Term>,
+    channel: Channel,
+    state: &mut StateFile,
+) -> anyhow::Result<Started> {
+    let proposer = elect(spec, had, state).await?;
     state.step("election");
     let end = proposer.append_lsn();
     let log = wait_log_state(spec, channel, end, state).await?;
@@ -55,11 +62,20 @@ pub async fn run(spec: &Spec, channel: Channel, state: &mut StateFile) -> anyhow
 }
 
 /// Tries until a majority answers: with too few safekeepers there is nothing else to do, and the state says so.
-async fn elect(spec: &Spec, state: &mut StateFile) -> anyhow::Result<Proposer> {
+///
+/// A supervisor that `had` a term is beaten by any term that it did not ask for itself (SK-2, trap S2): it tries once, for as long
+/// as it takes, so that it knows its own bids from another's.
+async fn elect(spec: &Spec, had: Option<Term>, state: &mut StateFile) -> anyhow::Result<Proposer> {
+    let mut config = driver_config(spec);
+    config.had_term = had;
+    if had.is_some() {
+        state.phase(Phase::Starting, "waiting for a majority of safekeepers")?;
+        config.timing.elect_max = REELECT_MAX;
+        return Ok(Proposer::elect(config).await?);
+    }
+    config.timing.elect_max = Duration::from_secs(5);
     loop {
-        let mut config = driver_config(spec);
-        config.timing.elect_max = Duration::from_secs(5);
-        match Proposer::elect(config).await {
+        match Proposer::elect(config.clone()).await {
             Ok(proposer) => return Ok(proposer),
             Err(error @ Error::Timeout { .. }) => {
                 tracing::warn!("{error}");

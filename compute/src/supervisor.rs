@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use strata_common::Lsn;
+use strata_common::{Lsn, Term};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 
@@ -63,25 +63,24 @@ enum Watched {
 
 async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
     let mut crashes = 0;
+    let mut had = None;
     loop {
         state.begin_start()?;
         let started = tokio::select! {
-            started = start(spec, state) => started,
+            started = start(spec, had, state) => started,
             () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
         };
         let (started, mut postmaster) = match started {
             Ok(both) => both,
             Err(error) => return handoff::fenced(&error).map(End::Fenced).ok_or(error),
         };
+        had = Some(started.term);
         state.phase(Phase::Running, "")?;
         tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
         let running_since = tokio::time::Instant::now();
         match watch(&mut postmaster, stop).await? {
             Watched::StopAsked => return end(spec, state, &started, &mut postmaster).await,
             Watched::Crashed => {
-                if let Some(why) = handoff::find_fence(spec, &started).await {
-                    return Ok(End::Fenced(why));
-                }
                 crashes = if running_since.elapsed() > WELL_STARTED { 1 } else { crashes + 1 };
                 anyhow::ensure!(
                     crashes <= CRASHES_MAX,
@@ -95,11 +94,15 @@ async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Re
 }
 
 /// Election, handoff record, base backup, Postgres.
-async fn start(spec: &Spec, state: &mut StateFile) -> anyhow::Result<(Started, Postmaster)> {
+async fn start(
+    spec: &Spec,
+    had: Option<Term>,
+    state: &mut StateFile,
+) -> anyhow::Result<(Started, Postmaster)> {
     let channel = pageserver(spec)?;
-    let started = handoff::run(spec, channel.clone(), state).await?;
+    let started = handoff::run(spec, had, channel.clone(), state).await?;
     state.set_term(started.term, started.start_lsn);
-    let bytes = data_dir::lay_down(spec, channel, started.start_lsn).await?;
+    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
     tracing::info!(bytes, "base backup laid down");
     state.step("base_backup");
     let postmaster = Postmaster::start(spec, started.term, started.start_lsn).await?;

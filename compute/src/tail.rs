@@ -16,6 +16,11 @@ use strata_walproposer::Proposer;
 use crate::handoff::{Started, TIMELINE, driver_config, identity};
 use crate::spec::Spec;
 
+/// `DB_SHUTDOWNED` (`src/include/catalog/pg_control.h`).
+const SHUT_DOWN: u32 = 1;
+/// A checkpoint record with the page and segment headers that may lie in it.
+const LAST_RECORD_BYTES_MAX: u64 = 114 + 8 + 24 + 40;
+
 /// Ships the tail; the end of the shutdown checkpoint that a majority now holds.
 pub async fn ship(spec: &Spec, started: &Started) -> anyhow::Result<Lsn> {
     let proposer = Proposer::resume(driver_config(spec), started.term).await?;
@@ -36,9 +41,19 @@ fn read_tail(spec: &Spec, begin: Lsn) -> anyhow::Result<Bytes> {
     let path = spec.data_dir.join("global/pg_control");
     let control = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let control = ControlFile::parse(&control).context("pg_control of the stopped server is damaged")?;
+    ensure!(
+        control.state == SHUT_DOWN,
+        "the server did not stop cleanly: pg_control says state {}",
+        control.state
+    );
     let checkpoint = control.checkpoint;
     if begin > checkpoint {
-        // All of it is with the quorum already.
+        // The worker has sent all of it. Nothing but the end of that very checkpoint can be the log's end.
+        let length = begin - checkpoint;
+        ensure!(
+            length <= LAST_RECORD_BYTES_MAX,
+            "the log goes on {length} bytes beyond the last checkpoint at {checkpoint}"
+        );
         return Ok(Bytes::new());
     }
     let log = identity(spec)?;

@@ -165,8 +165,10 @@ unsafe fn decide(reln: SMgrRelation, entry: &RelEntry, fork: ForkNumber, seen: S
 pub unsafe fn settle_class(reln: SMgrRelation, class: Class) {
     // SAFETY: the caller's promise.
     let tag = unsafe { ffi::tag_of((*reln).smgr_rlocator.locator) };
-    if class == Class::Unlogged && mode() == Mode::Remote {
-        let entry = state::entry(tag);
+    let entry = state::entry(tag);
+    // Once decided its files are there and hold content: a REINDEX of an unlogged index makes the INIT fork after the build.
+    let decided = entry.is_some_and(|entry| entry.class != Class::Undecided);
+    if class == Class::Unlogged && mode() == Mode::Remote && !decided {
         for fork in [ForkNumber::Main, ForkNumber::FreeSpaceMap, ForkNumber::VisibilityMap] {
             let Some(ForkSize::Blocks(blocks)) = entry.map(|entry| entry.fork(fork).size) else { continue };
             // SAFETY: as above. "Redo" takes a file that is there already.

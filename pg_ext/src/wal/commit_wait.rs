@@ -51,17 +51,26 @@ pub fn install() {
 unsafe extern "C-unwind" fn on_transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut libc::c_void) {
     use pg_sys::XactEvent::*;
     match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => begin(),
+        XACT_EVENT_PRE_COMMIT => begin(Off::IsTheUsersChoice),
+        XACT_EVENT_PRE_PREPARE => begin(Off::CountsAsOn),
         XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT => end(),
         _ => {}
     }
 }
 
+/// What `synchronous_commit = off` means. Vanilla flushes two-phase state whatever it says (twophase.c), so here the quorum has
+/// it before the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Off {
+    IsTheUsersChoice,
+    CountsAsOn,
+}
+
 /// From here on signals are held.
-fn begin() {
+fn begin(off: Off) {
     parent_death::arm();
     wrap_handlers();
-    raise_level();
+    raise_level(off);
     COMMITTING.store(true, Ordering::SeqCst);
     // A cancel that came before the mark may still end the transaction: an abort is legal here, and the ABORT event clears the mark.
     pgrx::check_for_interrupts!();
@@ -81,11 +90,12 @@ fn end() {
     }
 }
 
-fn raise_level() {
+fn raise_level(off: Off) {
     // SAFETY: plain variables of this backend; the assign hook takes any level.
     unsafe {
         let level = pg_sys::synchronous_commit;
-        if level != OFF && level < REMOTE_FLUSH {
+        let stays = level == OFF && off == Off::IsTheUsersChoice;
+        if !stays && level < REMOTE_FLUSH {
             USERS_LEVEL.store(level, Ordering::Relaxed);
             set_level(REMOTE_FLUSH);
         }
@@ -226,7 +236,7 @@ unsafe extern "C-unwind" fn finish_prepared(
     completion: *mut pg_sys::QueryCompletion,
 ) {
     pgrx::PgTryBuilder::new(|| {
-        begin();
+        begin(Off::CountsAsOn);
         // SAFETY: the arguments are passed on as they came.
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {

@@ -63,9 +63,13 @@ impl Proposer {
         {
             return;
         }
+        if self.own_term.is_some_and(|own| self.seen_term > own) {
+            return self.fence(out);
+        }
         self.phase = Phase::Voting;
         self.term = self.seen_term.next();
         self.seen_term = self.term;
+        self.own_term = self.own_term.map(|_| self.term);
         for peer in self.peers.values_mut() {
             peer.vote = None;
         }
@@ -106,6 +110,10 @@ impl Proposer {
     }
 
     fn lose(&mut self, out: &mut Vec<Command>) {
+        // Whoever has these votes is another candidate.
+        if self.own_term.is_some() {
+            return self.fence(out);
+        }
         self.phase = Phase::Gathering;
         self.candidate = None;
         out.push(Command::Lost { term: self.seen_term });

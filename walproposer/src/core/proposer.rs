@@ -30,6 +30,8 @@ pub struct Proposer {
     /// The highest term heard of.
     pub(super) seen_term: Term,
     pub(super) term: Term,
+    /// Set for a candidate that had a term before: the highest it had or asked for itself.
+    pub(super) own_term: Option<Term>,
     pub(super) history: TermHistory,
     pub(super) start: Lsn,
     pub(super) ready: bool,
@@ -55,6 +57,7 @@ impl Proposer {
             candidate: None,
             seen_term: term,
             term,
+            own_term: None,
             history: TermHistory::default(),
             start: Lsn::INVALID,
             ready: false,
@@ -66,6 +69,13 @@ impl Proposer {
             #[cfg(feature = "mutants")]
             mutant: None,
         }
+    }
+
+    /// For a candidate that had `term`: a higher one that it did not ask for itself is somebody else's, and ends it instead of
+    /// being outbid (SK-2: a beaten compute must not take its timeline back).
+    pub fn after(mut self, term: Term) -> Proposer {
+        self.own_term = Some(term);
+        self
     }
 
     /// One event in; what follows from it at once out. What can wait for the end of a batch is left to `settle`.
@@ -179,6 +189,11 @@ impl Proposer {
         out.push(Command::Create { node, copy });
     }
 
+    pub(super) fn fence(&mut self, out: &mut Vec<Command>) {
+        self.phase = Phase::Over;
+        out.push(Command::Fenced { term: self.seen_term });
+    }
+
     fn received(&mut self, node: NodeId, message: FromAcceptor, out: &mut Vec<Command>) {
         let told = match &message {
             FromAcceptor::Greeting(m) => m.term,
@@ -188,9 +203,7 @@ impl Proposer {
         };
         self.seen_term = self.seen_term.max(told);
         if told > self.term && self.owns_term() {
-            self.phase = Phase::Over;
-            out.push(Command::Fenced { term: told });
-            return;
+            return self.fence(out);
         }
         match message {
             FromAcceptor::Greeting(reply) => self.greeted(node, reply, out),

@@ -165,6 +165,23 @@ fn k16_a_wiped_copy_is_fed_but_neither_votes_nor_counts() {
 }
 
 #[test]
+fn sk2_a_candidate_that_was_beaten_does_not_outbid_the_winner() {
+    let candidate = || {
+        let mut bench = Bench::new(Purpose::Elect);
+        bench.0 = bench.0.after(Term(4));
+        bench.step(Event::Campaign { candidate: Candidate([1; 16]) });
+        bench
+    };
+    let mut free = candidate();
+    free.greet(greeting(1, 4, 100, &[]));
+    assert!(matches!(sent(&free.greet(greeting(2, 4, 100, &[])), 2)[..], [ToAcceptor::Vote(_)]));
+
+    let mut beaten = candidate();
+    beaten.greet(greeting(1, 4, 100, &[]));
+    assert_eq!(beaten.greet(greeting(2, 5, 100, &[])), vec![Command::Fenced { term: Term(5) }]);
+}
+
+#[test]
 fn sk2_a_higher_term_anywhere_ends_a_term_and_beats_a_candidate() {
     let mut bench = leading();
     bench.joined(1, 8, 300);

@@ -67,7 +67,10 @@ pub(super) async fn run(
         let (timeline, timing, events) = (config.timeline, config.timing, events_tx.clone());
         links.spawn(Link { at, timeline, timing, events, creates }.run());
     }
-    let core = Proposer::new(purpose, config.safekeepers.clone(), config.limits);
+    let mut core = Proposer::new(purpose, config.safekeepers.clone(), config.limits);
+    if let (Purpose::Elect, Some(term)) = (purpose, config.had_term) {
+        core = core.after(term);
+    }
     let mut tick = tokio::time::interval(config.timing.tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let campaign_at = (purpose == Purpose::Elect).then(Instant::now);

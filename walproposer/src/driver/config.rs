@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strata_common::{Lsn, NodeId, TenantTimelineId};
+use strata_common::{Lsn, NodeId, TenantTimelineId, Term};
 
 use crate::core::{AcceptorAddress, Limits};
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub limits: Limits,
     pub timing: Timing,
     pub on_commit: Option<OnCommit>,
+    /// For `elect`: the term that this process had before. A higher one that it did not ask for itself then means `Fenced`.
+    pub had_term: Option<Term>,
 }
 
 impl Config {
@@ -28,6 +30,7 @@ impl Config {
             limits: Limits::default(),
             timing: Timing::default(),
             on_commit: None,
+            had_term: None,
         }
     }
 }
