@@ -12,7 +12,7 @@ export STRATA_TEST_PG_BIN=$pair/bin STRATA_TEST_SIZE=$size
 names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
-suite crates       900       "cargo test --release --workspace"
+suite crates       900       "cargo test --release --workspace --no-fail-fast"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
 
 failed=() passed=0 report=()

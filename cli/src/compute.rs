@@ -112,7 +112,7 @@ fn parse_settings(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> 
     let mut settings = BTreeMap::new();
     for pair in pairs {
         let (name, value) = pair.split_once('=').with_context(|| format!("'{pair}' is not GUC=VALUE"))?;
-        check_setting(name)?;
+        check_setting(name, value)?;
         settings.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
     }
     Ok(settings)

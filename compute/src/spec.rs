@@ -91,8 +91,12 @@ pub const GUARDED_SETTINGS: &[&str] = &[
     "zero_damaged_pages",
 ];
 
-/// Refuses a setting that is not the user's to give.
-pub fn check_setting(name: &str) -> anyhow::Result<()> {
+/// Settings with a least value: below it our workers, or prepared transactions that are alive, have no place.
+const LEAST_VALUES: &[(&str, u32)] =
+    &[("max_prepared_transactions", 10), ("max_replication_slots", 2), ("max_worker_processes", 4)];
+
+/// Refuses a setting, or a value of one, that is not the user's to give.
+pub fn check_setting(name: &str, value: &str) -> anyhow::Result<()> {
     let name = name.trim().to_ascii_lowercase();
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
     if !plain {
@@ -100,6 +104,11 @@ pub fn check_setting(name: &str) -> anyhow::Result<()> {
     }
     if name.starts_with("strata.") || GUARDED_SETTINGS.contains(&name.as_str()) {
         bail!("'{name}' is set by strata and guards durability: it cannot be given");
+    }
+    if let Some((_, least)) = LEAST_VALUES.iter().find(|(guarded, _)| *guarded == name)
+        && value.trim().parse::<u32>().is_ok_and(|value| value < *least)
+    {
+        bail!("'{name}' must be at least {least} here");
     }
     Ok(())
 }
@@ -111,9 +120,11 @@ mod tests {
     #[test]
     fn guarded_settings_are_refused_however_they_are_written() {
         for bad in ["fsync", " FSYNC ", "strata.term", "Strata.Term", "", "a b", "work_mem; fsync"] {
-            assert!(check_setting(bad).is_err(), "{bad}");
+            assert!(check_setting(bad, "1").is_err(), "{bad}");
         }
-        assert!(check_setting("work_mem").is_ok());
+        assert!(check_setting("work_mem", "1MB").is_ok());
+        assert!(check_setting("max_worker_processes", "3").is_err());
+        assert!(check_setting("max_worker_processes", "8").is_ok());
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod slot;
 mod source;
 mod worker;
 
+pub use commit_wait::finishes_prepared;
+
 /// From `_PG_init` in the postmaster, after the settings are there.
 pub fn init() {
     entry::require_quorum();
