@@ -101,7 +101,7 @@ pub unsafe fn exists(reln: SMgrRelation, fork: ForkNumber) -> bool {
     }
     // R6: after the commit or abort record nothing may wait or fail. "It exists" only makes the server look at all buffers.
     // SAFETY: a plain variable of this process.
-    let in_transaction = unsafe { pg_sys::IsTransactionState() } && !crate::wal::finishes_prepared();
+    let in_transaction = unsafe { pg_sys::IsTransactionState() } && !crate::wal::is_finishing_prepared();
     let ending = !in_transaction && mode() == Mode::Remote;
     let known = state::entry(tag);
     if known.is_none() && ending {

@@ -27,7 +27,7 @@ static WRAPPED_IN: AtomicI32 = AtomicI32::new(0);
 static USERS_LEVEL: AtomicI32 = AtomicI32::new(-1);
 
 /// This process runs COMMIT PREPARED or ROLLBACK PREPARED, whose files are dropped while a transaction seems to be in progress.
-static FINISHES_PREPARED: AtomicBool = AtomicBool::new(false);
+static FINISHING_PREPARED: AtomicBool = AtomicBool::new(false);
 
 static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
 
@@ -80,13 +80,13 @@ fn begin(off: Off) {
 }
 
 /// Whether what is dropped now is dropped after the record that says so (trap R6).
-pub fn finishes_prepared() -> bool {
-    FINISHES_PREPARED.load(Ordering::Relaxed)
+pub fn is_finishing_prepared() -> bool {
+    FINISHING_PREPARED.load(Ordering::Relaxed)
 }
 
 /// The transaction is over: held signals are handed on.
 fn end() {
-    FINISHES_PREPARED.store(false, Ordering::Relaxed);
+    FINISHING_PREPARED.store(false, Ordering::Relaxed);
     if !COMMITTING.swap(false, Ordering::SeqCst) {
         return;
     }
@@ -246,7 +246,7 @@ unsafe extern "C-unwind" fn finish_prepared(
 ) {
     pgrx::PgTryBuilder::new(|| {
         begin(Off::CountsAsOn);
-        FINISHES_PREPARED.store(true, Ordering::Relaxed);
+        FINISHING_PREPARED.store(true, Ordering::Relaxed);
         // SAFETY: the arguments are passed on as they came.
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
