@@ -172,6 +172,8 @@ pub enum Effect {
     CommitTime {
         xid: u32,
         micros: i64,
+        /// The last of its transaction ids if it committed: commit timestamps reach that far.
+        committed: Option<u32>,
     },
     Checkpoint {
         kind: CheckpointKind,

@@ -98,7 +98,8 @@ fn end(record: &DecodedRecord, operation: u8, out: &mut Vec<Effect>) -> Result<(
     }
     let status = if commits { XidStatus::Committed } else { XidStatus::Aborted };
     clog_status(record, status, all, out)?;
-    out.push(Effect::CommitTime { xid, micros: ending.micros });
+    let committed = commits.then(|| subxacts().last().unwrap_or(xid));
+    out.push(Effect::CommitTime { xid, micros: ending.micros, committed });
     push_origin(record, ending.origin.map(|(lsn, _)| lsn), out)?;
     out.extend(locators(ending.relations).map(Effect::RelDrop));
     if prepared {

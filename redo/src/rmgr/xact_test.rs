@@ -51,7 +51,7 @@ fn status_after(effects: &[Effect], xid: u32) -> u8 {
 fn a_plain_commit_sets_one_status_and_its_time() {
     let effects = all(&record(COMMIT, 700, None, 12345i64.to_le_bytes().to_vec()));
     assert_eq!((status_after(&effects, 700), status_after(&effects, 701)), (1, 0));
-    assert!(effects.contains(&Effect::CommitTime { xid: 700, micros: 12345 }));
+    assert!(effects.contains(&Effect::CommitTime { xid: 700, micros: 12345, committed: Some(700) }));
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::NextXidPast(_))));
 }
 
@@ -88,7 +88,11 @@ fn a_prepared_commit_with_every_part_over_three_pages() {
         assert_eq!(status_after(&effects, *xid), 1, "transaction {xid}");
     }
     assert!(effects.contains(&Effect::NextXidPast(65_536)));
-    assert!(effects.contains(&Effect::CommitTime { xid: 32_760, micros: 777 }));
+    assert!(effects.contains(&Effect::CommitTime {
+        xid: 32_760,
+        micros: 777,
+        committed: subxacts.last().copied()
+    }));
     let origin =
         Effect::OriginAdvance { origin: 3, remote_lsn: Lsn(0xABCD), local_lsn: END, backward: false };
     assert!(effects.contains(&origin));

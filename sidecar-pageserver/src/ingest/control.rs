@@ -121,8 +121,12 @@ impl ControlState {
             Effect::EndOfRecovery { .. } | Effect::TwoPhasePrepare { .. } | Effect::TwoPhaseFinish { .. } => {
                 changed.mark = true;
             }
-            Effect::CommitTime { xid, micros } => {
-                self.committed(*xid, micros.saturating_add(POSTGRES_EPOCH_UNIX_MICROS));
+            Effect::CommitTime { xid, micros, committed } => {
+                let unix_micros = micros.saturating_add(POSTGRES_EPOCH_UNIX_MICROS);
+                self.mark.latest_commit_unix_micros = self.mark.latest_commit_unix_micros.max(unix_micros);
+                if let Some(newest) = committed {
+                    self.commit_ts(*xid, *newest);
+                }
                 changed.mark = true;
             }
             Effect::NextOid(oid) => self.checkpoint.next_oid = *oid,
@@ -194,11 +198,12 @@ impl ControlState {
         }
     }
 
-    fn committed(&mut self, xid: u32, unix_micros: i64) {
-        self.mark.latest_commit_unix_micros = self.mark.latest_commit_unix_micros.max(unix_micros);
-        if self.control_file.settings.track_commit_timestamp && xid != 0 {
-            let newest = self.checkpoint.next_xid.xid().wrapping_sub(1).max(3);
-            self.checkpoint.newest_commit_ts_xid = newest;
+    /// `TransactionTreeSetCommitTsData` in `commit_ts.c`.
+    fn commit_ts(&mut self, xid: u32, newest: u32) {
+        if self.control_file.settings.track_commit_timestamp {
+            if xid_precedes(self.checkpoint.newest_commit_ts_xid, newest) {
+                self.checkpoint.newest_commit_ts_xid = newest;
+            }
             if self.checkpoint.oldest_commit_ts_xid == 0 {
                 self.checkpoint.oldest_commit_ts_xid = xid;
             }

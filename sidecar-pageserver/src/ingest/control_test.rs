@@ -53,9 +53,20 @@ fn a_shutdown_checkpoint_is_exact_and_an_online_one_only_moves_forward() {
 fn commit_times_are_kept_as_a_maximum() {
     let mut state = control_state(Lsn(8));
     for micros in [50, 70, 60] {
-        state.apply(&Effect::CommitTime { xid: 800, micros });
+        state.apply(&Effect::CommitTime { xid: 800, micros, committed: Some(800) });
     }
     assert_eq!(state.mark.latest_commit_unix_micros, POSTGRES_EPOCH_UNIX_MICROS + 70);
+}
+
+#[test]
+fn commit_timestamps_reach_as_far_as_the_newest_commit() {
+    let mut state = control_state(Lsn(8));
+    state.control_file.settings.track_commit_timestamp = true;
+    state.checkpoint.oldest_commit_ts_xid = 790;
+    for (xid, committed) in [(800, Some(805)), (801, Some(801)), (810, None)] {
+        state.apply(&Effect::CommitTime { xid, micros: 1, committed });
+    }
+    assert_eq!((state.checkpoint.oldest_commit_ts_xid, state.checkpoint.newest_commit_ts_xid), (790, 805));
 }
 
 #[test]

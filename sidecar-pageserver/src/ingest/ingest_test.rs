@@ -219,6 +219,30 @@ fn a_flush_leaves_a_mark_at_whatever_record_is_last() {
     assert!(block_on(View::new(bench.store.clone(), first).mark()).is_err(), "no mark between the flushes");
 }
 
+#[test]
+fn an_origin_goes_back_only_if_it_is_meant() {
+    let mut bench = Bench::new();
+    let advance = |remote: u64, backward| Effect::OriginAdvance {
+        origin: 3,
+        remote_lsn: Lsn(remote),
+        local_lsn: Lsn(0x2000),
+        backward,
+    };
+    let mut positions = Vec::new();
+    for (remote, backward) in [(100, false), (90, false), (110, false), (80, true), (85, false)] {
+        let lsn = bench.record(vec![advance(remote, backward)]);
+        let stored = block_on(bench.view(lsn).value(keyspace::origin(3))).expect("a value");
+        positions.push(stored.map(|bytes| bytes[0]));
+    }
+    assert_eq!(positions, [100, 100, 110, 80, 85].map(Some));
+    // The next process finds it in storage.
+    let control = bench.ingest.control.clone();
+    bench.ingest = block_on(Ingest::resume(bench.store.clone(), Arc::default(), control)).expect("resumes");
+    let lsn = bench.record(vec![advance(84, false)]);
+    let stored = block_on(bench.view(lsn).value(keyspace::origin(3))).expect("a value");
+    assert_eq!(stored.map(|bytes| bytes[0]), Some(85));
+}
+
 /// A record of no effect of its own, with these effects.
 fn incoming(start: Lsn, effects: Vec<Effect>) -> Incoming {
     let spec = RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new());

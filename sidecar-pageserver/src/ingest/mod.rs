@@ -13,6 +13,7 @@ mod slru;
 #[cfg(test)]
 pub(crate) mod testkit;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use strata_common::Lsn;
@@ -77,6 +78,8 @@ pub struct Ingest<S> {
     sizes: Arc<Sizes>,
     control: ControlState,
     slrus: slru::SlruSegments,
+    /// Positions of replication origins that this process has seen.
+    origins: HashMap<u16, Lsn>,
     batch: Batch,
     counts: Counts,
     /// `control.lsn` when storage last had everything.
@@ -95,7 +98,8 @@ impl<S: Store> Ingest<S> {
         let slrus = slru::SlruSegments::load(&*store, control.lsn).await?;
         let flushed = control.lsn;
         let (batch, counts) = (Batch::default(), Counts::default());
-        Ok(Ingest { store, sizes, control, slrus, batch, counts, flushed, marked: true })
+        let origins = HashMap::new();
+        Ok(Ingest { store, sizes, control, slrus, origins, batch, counts, flushed, marked: true })
     }
 
     /// State as of the last record taken in.
@@ -262,12 +266,17 @@ impl<S: Store> Ingest<S> {
                 self.put_image(lsn, keyspace::two_phase(self.full_xid(xid).0), tombstone());
                 Ok(())
             }
-            Effect::OriginAdvance { origin, remote_lsn, .. } => {
-                let bytes = bytes::Bytes::copy_from_slice(&remote_lsn.0.to_le_bytes());
-                self.put_image(lsn, keyspace::origin(origin), bytes);
+            Effect::OriginAdvance { origin, remote_lsn, backward, .. } => {
+                // `replorigin_advance` in `origin.c`: an older position counts only if it is meant.
+                if backward || self.origin(origin).await? < remote_lsn {
+                    let bytes = bytes::Bytes::copy_from_slice(&remote_lsn.0.to_le_bytes());
+                    self.origins.insert(origin, remote_lsn);
+                    self.put_image(lsn, keyspace::origin(origin), bytes);
+                }
                 Ok(())
             }
             Effect::OriginDrop { origin } => {
+                self.origins.insert(origin, Lsn::INVALID);
                 self.put_image(lsn, keyspace::origin(origin), tombstone());
                 Ok(())
             }
@@ -289,6 +298,25 @@ impl<S: Store> Ingest<S> {
             | Effect::FullPageWrites(_)
             | Effect::RunningXacts { .. } => Ok(()),
         }
+    }
+
+    /// How far a replication origin is before the record at hand.
+    async fn origin(&mut self, origin: u16) -> Result<Lsn, IngestError> {
+        if let Some(known) = self.origins.get(&origin) {
+            return Ok(*known);
+        }
+        // Not seen since the start, so storage has it.
+        let stored = View::new(self.store.clone(), self.flushed).value(keyspace::origin(origin)).await?;
+        let lsn = match stored {
+            None => Lsn::INVALID,
+            Some(bytes) => {
+                let raw = bytes.first_chunk::<8>().filter(|_| bytes.len() == 8);
+                let raw = raw.ok_or(BadValue { what: "replication origin", length: bytes.len() })?;
+                Lsn(u64::from_le_bytes(*raw))
+            }
+        };
+        self.origins.insert(origin, lsn);
+        Ok(lsn)
     }
 
     fn slru(&mut self, lsn: Lsn, effect: SlruEffect) {
