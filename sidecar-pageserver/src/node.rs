@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use strata_common::TenantTimelineId;
+use tokio::sync::watch;
 
 use crate::getpage::cache::{PageCache, TimelineSlot};
 use crate::ingest::control::ControlState;
@@ -18,11 +20,20 @@ use crate::wal::source::{Progress, Safekeepers};
 /// A timeline on the real engine.
 pub type EngineTimeline = Timeline<storage::Timeline>;
 
-/// A timeline that could not be attached at start; named in status and lists, never hidden.
+/// Between tries to attach a timeline; doubles from the first to the last.
+const ATTACH_AGAIN_FIRST: Duration = Duration::from_secs(1);
+const ATTACH_AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// A timeline that could not be attached; named in status and lists, never hidden.
 #[derive(Clone, Debug)]
 pub struct Unattached {
     pub id: TenantTimelineId,
     pub reason: String,
+}
+
+struct NotAttached {
+    reason: String,
+    may_pass: bool,
 }
 
 /// Shared by all connections and tasks.
@@ -37,6 +48,7 @@ pub struct Node {
     timelines: RwLock<HashMap<TenantTimelineId, Arc<EngineTimeline>>>,
     unattached: RwLock<Vec<Unattached>>,
     slots: AtomicU32,
+    closing: watch::Sender<bool>,
 }
 
 /// What a node is made with.
@@ -63,21 +75,75 @@ impl Node {
             timelines: RwLock::default(),
             unattached: RwLock::default(),
             slots: AtomicU32::new(0),
+            closing: watch::Sender::new(false),
         });
         for (id, attached) in node.storage.attach_all().await? {
-            let adopted = match attached {
-                Ok(timeline) => node.adopt(timeline).map(|_| ()).map_err(|e| e.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            if let Err(reason) = adopted {
-                tracing::error!(timeline = %id, %reason, "timeline not attached");
-                node.unattached
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(Unattached { id, reason });
+            if let Err(failed) = node.adopt_attached(attached) {
+                node.not_attached(id, failed);
             }
         }
         Ok(node)
+    }
+
+    fn adopt_attached(
+        &self,
+        attached: Result<Arc<storage::Timeline>, storage::StorageError>,
+    ) -> Result<(), NotAttached> {
+        let engine = attached.map_err(|error| NotAttached {
+            may_pass: error.kind() == storage::ErrorKind::Retryable,
+            reason: error.to_string(),
+        })?;
+        self.adopt(engine)
+            .map(|_| ())
+            .map_err(|error| NotAttached { may_pass: false, reason: error.to_string() })
+    }
+
+    /// Lists the timeline as unattached, and tries again if the reason may pass.
+    fn not_attached(self: &Arc<Node>, id: TenantTimelineId, failed: NotAttached) {
+        let NotAttached { reason, may_pass } = failed;
+        tracing::error!(timeline = %id, %reason, may_pass, "timeline not attached");
+        self.list_unattached(id, Some(reason));
+        if may_pass {
+            self.runtime.spawn(self.clone().attach_later(id));
+        }
+    }
+
+    fn list_unattached(&self, id: TenantTimelineId, reason: Option<String>) {
+        let mut list = self.unattached.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|unattached| unattached.id != id);
+        list.extend(reason.map(|reason| Unattached { id, reason }));
+    }
+
+    /// Tries until it works, the reason does not pass any more, the timeline is gone, or the process stops.
+    async fn attach_later(self: Arc<Node>, id: TenantTimelineId) {
+        let mut closing = self.closing.subscribe();
+        let mut delay = ATTACH_AGAIN_FIRST;
+        loop {
+            tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            delay = (delay * 2).min(ATTACH_AGAIN_MAX);
+            if self.timeline(id).is_some() {
+                return self.list_unattached(id, None);
+            }
+            let attached = match self.storage.attach(id).await {
+                // A deletion that had begun is finished.
+                Err(storage::StorageError::NotFound(gone)) if gone == id => {
+                    return self.list_unattached(id, None);
+                }
+                attached => attached,
+            };
+            match self.adopt_attached(attached) {
+                Ok(()) => return self.list_unattached(id, None),
+                Err(failed) => {
+                    self.list_unattached(id, Some(failed.reason));
+                    if !failed.may_pass {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Puts an attached timeline into service.
@@ -132,19 +198,32 @@ impl Node {
         &self.runtime
     }
 
-    /// Out of service, then out of storage.
-    pub async fn delete(&self, id: TenantTimelineId) -> Result<(), storage::StorageError> {
-        self.storage.delete(id).await?;
+    /// Out of storage and out of service. If that stops half-way the timeline is attached again, which finishes a deletion
+    /// that had begun and otherwise puts the timeline back into service.
+    pub async fn delete(self: &Arc<Node>, id: TenantTimelineId) -> Result<(), storage::StorageError> {
+        let deleted = self.storage.delete(id).await;
+        if deleted.is_err() && self.storage.timeline(id).is_ok() {
+            return deleted;
+        }
         let removed = self.timelines.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(timeline) = removed {
+        if let Some(timeline) = &removed {
             timeline.close();
         }
-        Ok(())
+        match &deleted {
+            Ok(()) => self.list_unattached(id, None),
+            Err(error) if removed.is_some() => {
+                let reason = format!("its deletion stopped half-way: {error}");
+                self.not_attached(id, NotAttached { reason, may_pass: true });
+            }
+            Err(_) => {}
+        }
+        deleted
     }
 
     /// Ends all waits and tasks; writes what is in memory to the object store within `flush_wait_max`, so that the next
     /// start reads little log again.
     pub async fn shut_down(&self, flush_wait_max: std::time::Duration) {
+        self.closing.send_replace(true);
         let timelines = self.timelines();
         for timeline in &timelines {
             timeline.close();

@@ -147,8 +147,8 @@ impl Storage {
 
     /// Begins a timeline without ancestor whose content as of `lsn` is given key by key.
     pub fn begin_import(&self, id: TenantTimelineId, lsn: Lsn) -> Result<Import, StorageError> {
-        let fresh = self.0.being_made.lock().expect("no panic under this lock").insert(id);
-        if !fresh || self.find(id).is_some() {
+        let exists = self.find(id).is_some();
+        if exists || !self.0.being_made.lock().expect("no panic under this lock").insert(id) {
             return Err(StorageError::AlreadyExists(id));
         }
         Ok(Import::new(self, id, lsn))
@@ -210,6 +210,8 @@ impl Storage {
         }
         let timeline = self.attach_locked(id).await?;
         timeline.shut_down().await;
+        // Out of the map before anything can fail: what is shut down does not work again, an attach makes it anew.
+        self.0.timelines.write().expect("no panic under this lock").remove(&id);
         {
             let mut writer = timeline.index.lock().await;
             let mut index = timeline.index_of(&timeline.layers());
@@ -218,7 +220,6 @@ impl Storage {
             index.deleted = true;
             writer.write(index).await?;
         }
-        self.0.timelines.write().expect("no panic under this lock").remove(&id);
         let dir = self.context(id).dir.clone();
         self.0.config.disk.remove_tree(&dir).map_err(StorageError::disk("removal", &dir))?;
         self.delete_objects(id).await
