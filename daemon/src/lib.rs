@@ -20,6 +20,7 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
 use crate::config::DaemonConfig;
@@ -109,12 +110,23 @@ pub fn run<C: DaemonConfig>(
     }
 }
 
+/// Daemons keep a file open for each piece of data that they serve: as many as the system lets this process have.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(hard) => tracing::debug!(open_files_max = hard, "limit of open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 fn prepare(program: Program, shared: &config::Shared) -> anyhow::Result<Shell> {
     logs::set_up(&shared.log)?;
     let identity = Identity::new(shared.cluster, program.role, shared.id);
     let folder = DataFolder::open(&shared.dir, &identity)?;
     let (listener, listen) = net::bind("listen", &shared.listen)?;
     let (http_listener, http) = net::bind("http", &shared.http)?;
+    raise_open_files();
     let metrics = logs::set_up_metrics(program.name)?;
     let health = Health::default();
     let cluster = shared.cluster.to_string();
@@ -124,4 +136,17 @@ fn prepare(program: Program, shared: &config::Shared) -> anyhow::Result<Shell> {
         dir = %shared.dir.display(), fresh = folder.is_fresh, "starting"
     );
     Ok(Shell { folder, listener, facts, http_listener, metrics })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_open_files_as_the_system_allows() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(512), hard).expect("lower is allowed");
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).expect("a limit"), (hard, hard));
+    }
 }

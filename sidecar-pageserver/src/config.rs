@@ -15,7 +15,7 @@ strata_daemon::daemon_config! {
         block_cache_mib: u64, Integer = "128";
         /// Log values in memory before a layer is written, MiB per timeline.
         layer_mib: u64, Integer = "64";
-        /// Values in memory are written out at the latest after this many seconds.
+        /// Values in memory are written out at the latest after this many seconds, a trickle after ten times as many.
         layer_age_s_max: u64, Integer = "60";
         /// Threads that answer page requests; 0 means one per core.
         page_threads: usize, Integer = "0";

@@ -8,11 +8,15 @@
 pub struct FlushPolicy {
     /// The open layer is frozen when it holds this much.
     pub layer_bytes_target: u64,
-    /// ... or when its first value is this old.
+    /// ... or when its first value is this old; ten times this if it holds less than a 1024th of the target.
     pub open_age_ms_max: u64,
     /// Open and frozen layers of one timeline together never hold more than this plus one record.
     pub memory_bytes_max: u64,
 }
+
+/// Below this part of the target an open layer may become this many times as old.
+const FEW_PARTS: u64 = 1024;
+const FEW_AGES: u64 = 10;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryState {
@@ -29,7 +33,10 @@ impl FlushPolicy {
         }
         // With the bound reached and nothing frozen, waiting would be for ever: freeze whatever there is.
         let stuck = state.frozen_bytes == 0 && self.must_wait(state);
-        state.open_bytes >= self.layer_bytes_target || state.open_age_ms >= self.open_age_ms_max || stuck
+        // A trickle would make a tiny layer at every such age, each with a file and a search of its own.
+        let few = state.open_bytes < self.layer_bytes_target / FEW_PARTS;
+        let age_ms_max = self.open_age_ms_max.saturating_mul(if few { FEW_AGES } else { 1 });
+        state.open_bytes >= self.layer_bytes_target || state.open_age_ms >= age_ms_max || stuck
     }
 
     pub fn must_wait(&self, state: &MemoryState) -> bool {
@@ -54,6 +61,17 @@ mod tests {
         assert!(POLICY.should_freeze(&state(100, 0, 0)));
         assert!(POLICY.should_freeze(&state(1, 1000, 0)));
         assert!(!POLICY.should_freeze(&state(0, 5000, 0)));
+    }
+
+    #[test]
+    fn a_trickle_makes_layers_ten_times_as_seldom() {
+        let policy =
+            FlushPolicy { layer_bytes_target: 1 << 20, memory_bytes_max: 1 << 21, ..POLICY };
+        let freezes = |bytes, age| {
+            policy.should_freeze(&MemoryState { open_age_ms: age, open_bytes: bytes, frozen_bytes: 0 })
+        };
+        assert!(!freezes(1, 9_999) && freezes(1, 10_000));
+        assert!(!freezes(1024, 999) && freezes(1024, 1000));
     }
 
     #[test]
