@@ -63,6 +63,17 @@ impl Collector {
         self.progress()
     }
 
+    /// How many changes were pushed, for `cut`.
+    pub fn changes(&self) -> usize {
+        self.newest_first.len()
+    }
+
+    /// Takes back all but the first `changes`, for a source that failed half-way and did not come to a root.
+    pub fn cut(&mut self, changes: usize) {
+        assert!(!self.done, "a source that found the root did not fail");
+        self.newest_first.truncate(changes);
+    }
+
     /// No source has anything older, or it is known that the key did not exist before what was found.
     pub fn finish(mut self) -> Reconstruct {
         if !self.done

@@ -65,8 +65,7 @@ mod tests {
 
     #[test]
     fn a_trickle_makes_layers_ten_times_as_seldom() {
-        let policy =
-            FlushPolicy { layer_bytes_target: 1 << 20, memory_bytes_max: 1 << 21, ..POLICY };
+        let policy = FlushPolicy { layer_bytes_target: 1 << 20, memory_bytes_max: 1 << 21, ..POLICY };
         let freezes = |bytes, age| {
             policy.should_freeze(&MemoryState { open_age_ms: age, open_bytes: bytes, frozen_bytes: 0 })
         };

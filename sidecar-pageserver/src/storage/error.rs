@@ -52,6 +52,8 @@ pub enum StorageError {
     Corrupt { file: String, part: String, reason: String },
     #[error("index {key}: {source}")]
     CorruptIndex { key: ObjectKey, source: IndexError },
+    #[error("index {key}: it was written by generation {generation}, under whose name it does not lie")]
+    Misnamed { key: ObjectKey, generation: Generation },
     #[error("index of timeline {id}: {source}")]
     Inconsistent { id: TenantTimelineId, source: Overlap },
     #[error("{operation} of {path}: {source}")]
@@ -65,7 +67,9 @@ impl StorageError {
         use StorageError::*;
         match self {
             Stale { .. } => ErrorKind::Stale,
-            Corrupt { .. } | CorruptIndex { .. } | Inconsistent { .. } => ErrorKind::Corruption,
+            Corrupt { .. } | CorruptIndex { .. } | Misnamed { .. } | Inconsistent { .. } => {
+                ErrorKind::Corruption
+            }
             NotYet { .. } | Disk { .. } | ShutDown(_) => ErrorKind::Retryable,
             Store(e) if e.is_retryable() => ErrorKind::Retryable,
             // A layer object that an index names and the store does not have.

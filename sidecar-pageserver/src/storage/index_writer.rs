@@ -190,7 +190,9 @@ async fn read_all(store: &Arc<dyn ObjectStore>, id: TenantTimelineId) -> Result<
             object => object?,
         };
         let index = decode(&listed.key, id, &object.bytes)?;
-        assert_eq!(index.generation, generation, "{}: written under another generation's name", listed.key);
+        if index.generation != generation {
+            return Err(StorageError::Misnamed { key: listed.key, generation: index.generation });
+        }
         found.push(Found { index, version: object.version });
     }
     Ok(found)

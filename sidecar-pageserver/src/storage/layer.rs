@@ -70,9 +70,37 @@ impl Layer {
             return Ok(file);
         }
         let _one_at_a_time = self.download.lock().await;
-        if let Some(file) = self.resident() {
-            return Ok(file);
+        match self.resident() {
+            Some(file) => Ok(file),
+            None => self.fetch().await,
         }
+    }
+
+    /// Another copy instead of `damaged`, in which `error` was found. Gives `error` back if there is none: the layer was not
+    /// uploaded yet, or what the object store has is damaged, too.
+    pub async fn replace(
+        self: &Arc<Self>,
+        damaged: &Arc<LayerFile>,
+        error: StorageError,
+    ) -> Result<Arc<LayerFile>, StorageError> {
+        if !self.is_uploaded() {
+            return Err(error);
+        }
+        let _one_at_a_time = self.download.lock().await;
+        match self.resident() {
+            // Somebody else was faster.
+            Some(file) if !Arc::ptr_eq(&file, damaged) => return Ok(file),
+            _ => {}
+        }
+        tracing::error!(layer = %self.desc.name, timeline = %self.context.id, %error, "damaged local copy, downloading another");
+        self.fetch().await.map_err(|why| {
+            tracing::error!(layer = %self.desc.name, timeline = %self.context.id, error = %why, "no other copy");
+            error
+        })
+    }
+
+    /// Downloads the layer over whatever is in the folder; under `download`.
+    async fn fetch(self: &Arc<Self>) -> Result<Arc<LayerFile>, StorageError> {
         let key = names::layer_key(self.context.id, &self.desc.name)?;
         let object = self.context.store.get(&key).await?;
         tracing::info!(layer = %self.desc.name, timeline = %self.context.id, bytes = object.bytes.len(), "layer downloaded");

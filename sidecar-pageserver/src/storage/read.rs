@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use strata_common::Lsn;
 
-use super::error::StorageError;
+use super::error::{ErrorKind, StorageError};
 use super::layer::Layer;
 use super::layer_file::LayerFile;
 use super::timeline::{Layers, Timeline};
@@ -76,14 +76,13 @@ impl Timeline {
             }
         }
         for entry in layers.map.deltas(KeyRange::one(key), lsn, above) {
-            let file = open(&entry.layer).await?;
-            if file.collect(key, lsn, above, collector)? == Progress::Done {
+            if collect(&entry.layer, key, lsn, above, collector).await? == Progress::Done {
                 return Ok(Progress::Done);
             }
         }
         let Some(image) = image else { return Ok(Progress::NeedOlder) };
         if collector.floor() < image_lsn {
-            open(&image.layer).await?.collect(key, lsn, None, collector)?;
+            collect(&image.layer, key, lsn, None, collector).await?;
         }
         // Found or not, nothing below the image layer matters (trap G4).
         Ok(Progress::Done)
@@ -111,12 +110,10 @@ impl Timeline {
                 mem.newest(keys, lsn, |key, at, value| visit(false, key, at, value));
             }
             for entry in layers.map.deltas(keys, lsn, None) {
-                let file = open(&entry.layer).await?;
-                file.newest(keys, lsn, |key, at, value| visit(false, key, at, value))?;
+                newest(&entry.layer, keys, lsn, |key, at, value| visit(false, key, at, value)).await?;
             }
             for entry in layers.map.images(keys, lsn) {
-                let file = open(&entry.layer).await?;
-                file.newest(keys, lsn, |key, at, value| visit(true, key, at, value))?;
+                newest(&entry.layer, keys, lsn, |key, at, value| visit(true, key, at, value)).await?;
             }
             let Some((ancestor, branch_lsn)) = &timeline.ancestor else { return Ok(found) };
             younger.push((layers.clone(), lsn));
@@ -153,5 +150,39 @@ async fn open(layer: &Arc<Layer>) -> Result<Arc<LayerFile>, StorageError> {
     match layer.resident() {
         Some(file) => Ok(file),
         None => layer.file().await,
+    }
+}
+
+/// One layer's part of a search. A damaged local copy is replaced once by what the object store has.
+async fn collect(
+    layer: &Arc<Layer>,
+    key: Key,
+    lsn: Lsn,
+    above: Option<Lsn>,
+    collector: &mut Collector,
+) -> Result<Progress, StorageError> {
+    let (file, before) = (open(layer).await?, collector.changes());
+    match file.collect(key, lsn, above, collector) {
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            collector.cut(before);
+            layer.replace(&file, error).await?.collect(key, lsn, above, collector)
+        }
+        outcome => outcome,
+    }
+}
+
+/// As `collect`; what was visited before the damage is visited again.
+async fn newest(
+    layer: &Arc<Layer>,
+    keys: KeyRange,
+    lsn: Lsn,
+    mut visit: impl FnMut(Key, Lsn, Value),
+) -> Result<(), StorageError> {
+    let file = open(layer).await?;
+    match file.newest(keys, lsn, &mut visit) {
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            layer.replace(&file, error).await?.newest(keys, lsn, &mut visit)
+        }
+        outcome => outcome,
     }
 }

@@ -250,11 +250,12 @@ impl Timeline {
     }
 
     /// Replaces the layers by a changed copy.
-    pub(super) fn change_layers(&self, change: impl FnOnce(&mut Layers)) {
+    pub(super) fn change_layers<T>(&self, change: impl FnOnce(&mut Layers) -> T) -> T {
         let mut guard = self.layers.write().expect("no panic under this lock");
         let mut layers = (**guard).clone();
-        change(&mut layers);
+        let outcome = change(&mut layers);
         *guard = Arc::new(layers);
+        outcome
     }
 
     pub(super) fn stop(&self, why: StorageError) {

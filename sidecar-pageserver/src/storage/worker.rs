@@ -104,13 +104,15 @@ impl Timeline {
         };
         self.change_layers(|layers| {
             assert!(Arc::ptr_eq(&layers.frozen[0], frozen), "layers become files in their order");
-            layers.frozen.remove(0);
             if let Some(layer) = layer {
-                layers.map.insert(&layer.desc.clone(), layer).expect("layers of the log never overlap");
+                layers.map.insert(&layer.desc.clone(), layer)?;
             }
+            layers.frozen.remove(0);
             layers.disk_consistent = Lsn(frozen.end.0 - 1);
             layers.metadata = frozen.metadata.clone();
-        });
+            Ok(())
+        })
+        .map_err(|source| StorageError::Inconsistent { id: self.id, source })?;
         self.frozen_bytes.fetch_sub(frozen.mem.bytes(), Ordering::Relaxed);
         self.disk_consistent.send_replace(Lsn(frozen.end.0 - 1));
         self.upload_wanted.notify_one();
@@ -122,7 +124,15 @@ impl Timeline {
         let mut images = Images::new();
         let Some(materializer) = &self.config.materializer else { return Ok(images) };
         for (key, lsn) in frozen.mem.long_chains(self.config.materialize_changes_min) {
-            let parts = self.get(key, lsn).await?;
+            let parts = match self.get(key, lsn).await {
+                Ok(parts) => parts,
+                Err(error) if error.kind() == ErrorKind::Retryable => return Err(error),
+                Err(error) => {
+                    // An image is a short cut, not a duty: one damaged page must not hold back the log of all others.
+                    tracing::warn!(timeline = %self.id, %key, %error, "no image of a page that changes often");
+                    continue;
+                }
+            };
             if let Some(image) = materializer.image(key, lsn, parts) {
                 images.insert(key, (lsn, image));
             }

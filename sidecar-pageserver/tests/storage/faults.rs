@@ -104,7 +104,7 @@ fn layer_dir(root: PathBuf) -> PathBuf {
 }
 
 #[test]
-fn a_broken_block_is_named_and_a_restart_fetches_a_good_copy() {
+fn a_broken_block_is_named_and_a_good_copy_fetched() {
     run(async {
         let mut bench = Bench::new(false).await;
         let (timeline, mut model) = bench.import(1, START, &[0]).await;
@@ -112,14 +112,58 @@ fn a_broken_block_is_named_and_a_restart_fetches_a_good_copy() {
         timeline.checkpoint().await.expect("uploads");
         let file = only_layer(layer_dir(bench.local_dir()), "delta.");
         flip(&file, 30);
+        bench.store.set_down(true);
         let error = timeline.get(key(0), model.last()).await.expect_err("PS-5");
         assert_eq!(error.kind(), ErrorKind::Corruption);
         let text = error.to_string();
         let wanted = format!("layer file {}, block 0: the checksum is wrong", file.display());
         assert!(text.starts_with(&wanted) && !text.contains('\n'), "{text}");
+        bench.store.set_down(false);
+        let before = bench.store.gets();
+        compare(&timeline, &model, model.last()).await;
+        assert_eq!(bench.store.gets() - before, 1, "downloaded once");
+        // What lies in the folder is good again, too.
         bench.reopen().await;
         let timeline = bench.storage.attach(timeline_id(1)).await.expect("attaches");
         compare(&timeline, &model, model.last()).await;
+    });
+}
+
+#[test]
+fn a_damaged_page_does_not_hold_back_the_log() {
+    run(async {
+        let bench = Bench::new(true).await;
+        let (timeline, mut model) = bench.import(1, START, &[0]).await;
+        fill(&timeline, &mut model, 2).await;
+        timeline.checkpoint().await.expect("uploads");
+        // Both copies of the layer under the changes to come.
+        flip(&only_layer(layer_dir(bench.local_dir()), "delta."), 30);
+        flip(&only_layer(layer_dir(bench.dir.path().join("store/layers")), "delta."), 30);
+        let hot = key(0);
+        let mut last = model.last();
+        for n in 0..5u8 {
+            last = last + 8;
+            let change = Value::Change { bytes: Bytes::from(vec![n]), will_init: false };
+            timeline.put(last, vec![(hot, change)]).expect("puts");
+            timeline.finish_record(last, &metadata(last)).await.expect("finishes");
+        }
+        let reached = tokio::time::timeout(Duration::from_secs(600), timeline.checkpoint()).await;
+        assert_eq!(reached.expect("the flush goes on").expect("uploads"), last);
+        let error = timeline.get(hot, last).await.expect_err("PS-5");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+    });
+}
+
+#[test]
+fn an_import_of_what_exists_leaves_nothing_behind() {
+    run(async {
+        let bench = Bench::new(false).await;
+        bench.import(1, START, &[0]).await;
+        let id = timeline_id(1);
+        let refused = bench.storage.begin_import(id, START).map(|_| ());
+        assert!(matches!(refused, Err(StorageError::AlreadyExists(_))), "{refused:?}");
+        bench.storage.delete(id).await.expect("deletes");
+        bench.storage.begin_import(id, START).map(|_| ()).expect("the id is free again");
     });
 }
 
