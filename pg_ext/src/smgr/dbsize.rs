@@ -205,7 +205,7 @@ unsafe fn in_files(function: unsafe fn(FunctionCallInfo) -> Datum, call: Functio
 }
 
 /// Bytes of a database beyond its files. Tablespace 0: all of them.
-fn remote_database_bytes(tablespace: u32, database: u32) -> u64 {
+pub fn remote_database_bytes(tablespace: u32, database: u32) -> u64 {
     if mode() != Mode::Remote {
         return 0;
     }

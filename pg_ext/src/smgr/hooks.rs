@@ -11,7 +11,7 @@ use strata_common::{ForkNumber, Lsn, RelTag};
 use strata_smgr::Class;
 
 use super::settings::{Mode, mode};
-use super::{buffers, classify, ffi, log_position, spill, state};
+use super::{buffers, classify, dbsize, ffi, log_position, spill, state};
 
 static PREVIOUS_ACCESS: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
@@ -200,7 +200,10 @@ unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> Afte
     // SAFETY: the tag says which struct it is.
     unsafe {
         match (*statement).type_ {
-            NodeTag::T_CreatedbStmt => After::DatabaseMade,
+            NodeTag::T_CreatedbStmt => {
+                refuse_large_copy(statement.cast());
+                After::DatabaseMade
+            }
             NodeTag::T_DropdbStmt => {
                 let statement = statement.cast::<pg_sys::DropdbStmt>();
                 After::DatabaseDropped(pg_sys::get_database_oid((*statement).dbname, true).to_u32())
@@ -222,15 +225,63 @@ unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> Afte
 unsafe fn moves_database(statement: *mut pg_sys::AlterDatabaseStmt) -> bool {
     // SAFETY: a list of DefElem (gram.y).
     unsafe {
-        let options = (*statement).options;
-        if options.is_null() {
-            return false;
+        let mut options = options((*statement).options).iter();
+        options
+            .any(|item| CStr::from_ptr((*item.ptr_value.cast::<pg_sys::DefElem>()).defname) == c"tablespace")
+    }
+}
+
+/// # Safety
+/// A list of DefElem that outlives what is returned, or null.
+unsafe fn options<'a>(list: *mut pg_sys::List) -> &'a [pg_sys::ListCell] {
+    // SAFETY: a list has its length of cells (pg_list.h).
+    unsafe {
+        match list.is_null() {
+            true => &[],
+            false => std::slice::from_raw_parts((*list).elements, (*list).length as usize),
         }
-        let items = std::slice::from_raw_parts((*options).elements, (*options).length as usize);
-        items.iter().any(|item| {
+    }
+}
+
+/// Pages of a database that one record may stand for, bytes; the pageserver takes a record in as a whole.
+const COPY_BYTES_MAX: u64 = 256 << 20;
+
+/// Strategy file_copy is one record whatever the size of the template; wal_log is a record for each page.
+///
+/// # Safety
+/// `statement` is a CREATE DATABASE.
+unsafe fn refuse_large_copy(statement: *mut pg_sys::CreatedbStmt) {
+    // SAFETY: a list of DefElem (gram.y), whose argument is null for DEFAULT.
+    unsafe {
+        let (mut template, mut copies) = (c"template1".as_ptr(), false);
+        for item in options((*statement).options) {
             let option = item.ptr_value.cast::<pg_sys::DefElem>();
-            CStr::from_ptr((*option).defname) == c"tablespace"
-        })
+            let name = CStr::from_ptr((*option).defname);
+            if (*option).arg.is_null() || (name != c"strategy" && name != c"template") {
+                continue;
+            }
+            let value = pg_sys::defGetString(option);
+            if name == c"template" {
+                template = value;
+            } else {
+                copies = CStr::from_ptr(value).to_bytes().eq_ignore_ascii_case(b"file_copy");
+            }
+        }
+        let database = pg_sys::get_database_oid(template, true);
+        // The server says what is wrong with a template that does not exist.
+        if !copies || database == Oid::INVALID {
+            return;
+        }
+        let bytes = dbsize::remote_database_bytes(0, database.to_u32());
+        if bytes > COPY_BYTES_MAX {
+            ereport!(
+                PgLogLevel::ERROR,
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!(
+                    "strategy file_copy is for templates of at most {COPY_BYTES_MAX} bytes with remote storage, this one has {bytes}: use strategy wal_log"
+                )
+            );
+        }
     }
 }
 
