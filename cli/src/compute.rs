@@ -247,6 +247,10 @@ async fn wait_running(home: &Home, name: &str, log_begin: u64) -> anyhow::Result
             match state.phase {
                 Phase::Running => return Ok(state.clone()),
                 Phase::Failed | Phase::Fenced | Phase::Stopped => {
+                    // It has said its last word and is about to end; the next start must not find it.
+                    if let Some(process) = process {
+                        process.wait_gone(FENCE_MAX).await;
+                    }
                     let why = postgres_said(&log, log_begin).unwrap_or_else(|| state.problem.clone());
                     bail!("compute '{name}' did not start: {why}")
                 }
