@@ -129,7 +129,10 @@ impl LocalStore {
                 Err(e) => return Err(e),
                 Ok(file) => {
                     file.lock()?;
-                    return Ok((temp, file));
+                    // Between making and locking, an open elsewhere may have taken it for a leftover and removed it.
+                    if file.metadata()?.nlink() > 0 {
+                        return Ok((temp, file));
+                    }
                 }
             }
         }
