@@ -33,6 +33,8 @@ if [ ! -f "$tree/complete" ]; then
         patch -d "$tree/src" -p1 -s -N <"$p" >"$tree/patch.log" 2>&1 || die "$p does not apply: see $tree/patch.log"
     done
     cd "$tree/src"
+    # Below another make, Postgres's own takes itself for a part of a build and leaves out its generated headers.
+    unset MAKEFLAGS MFLAGS MAKELEVEL
     # shellcheck disable=SC2086
     quietly "$tree/configure.log" ./configure --prefix="$tree/install" $options
     jobs=$(nproc)
