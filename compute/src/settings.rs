@@ -28,6 +28,7 @@ pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
         ("max_slot_wal_keep_size", "-1".to_owned()),
         ("archive_mode", "off".to_owned()),
         ("zero_damaged_pages", "off".to_owned()),
+        ("ignore_checksum_failure", "off".to_owned()),
         ("wal_init_zero", "off".to_owned()),
         ("wal_recycle", "off".to_owned()),
         ("strata.tenant_id", spec.timeline.tenant.to_string()),

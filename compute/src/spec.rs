@@ -77,6 +77,7 @@ pub const GUARDED_SETTINGS: &[&str] = &[
     "fsync",
     "full_page_writes",
     "hot_standby",
+    "ignore_checksum_failure",
     "listen_addresses",
     "max_slot_wal_keep_size",
     "max_wal_senders",

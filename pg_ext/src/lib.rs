@@ -8,11 +8,13 @@
 //! a session) the library only answers its SQL functions.
 
 mod communicator;
+mod fixed_settings;
 mod guc;
 mod parent_death;
 mod shmem;
 mod smgr;
 mod sql;
+mod utility;
 mod wal;
 mod workers;
 
@@ -37,4 +39,9 @@ pub extern "C-unwind" fn _PG_init() {
     // After the log's part: transaction callbacks run in the reverse order, and ours may read catalogs, which must stay
     // cancellable before a commit begins to wait.
     smgr::init();
+    let quorum = !guc::value(&guc::SAFEKEEPERS).is_empty();
+    if quorum || smgr::settings::mode() != smgr::settings::Mode::Local {
+        fixed_settings::install();
+        utility::install();
+    }
 }

@@ -1,22 +1,135 @@
-//! Our background workers, and when they may leave at a fast stop.
+//! Our background workers: how they are declared and set up, and when they may leave at a fast stop.
 //!
 //! A worker of ours serves the backends until the last of them is gone: a commit that waits for the quorum, or a page that an
-//! aborting transaction needs, would otherwise wait for ever (trap S8). So both ignore SIGTERM until only they and the
-//! checkpointer, which writes the shutdown checkpoint after them, are left. Walsenders outlive that moment and are not counted
-//! (postmaster.c, PM_WAIT_BACKENDS and PM_SHUTDOWN).
+//! aborting transaction needs, would otherwise wait for ever (trap S8). So all ignore SIGTERM until only they and the
+//! checkpointer, which writes the shutdown checkpoint after them, are left; the keeper, whose last work the others serve too,
+//! goes first. Walsenders outlive that moment and are not counted (postmaster.c, PM_WAIT_BACKENDS and PM_SHUTDOWN).
 
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::ffi::CStr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 
+use crate::parent_death;
+
 /// How many workers the extension has.
-pub const COUNT: usize = 2;
+pub const COUNT: usize = 3;
 
 /// A worker's place in `Registry`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Worker {
     Proposer = 0,
     Communicator = 1,
+    Keeper = 2,
+}
+
+/// What the postmaster needs to know of a worker.
+pub struct Declaration {
+    pub name: &'static CStr,
+    /// The exported function that is its main program.
+    pub function: &'static CStr,
+    pub start: pg_sys::BgWorkerStartTime::Type,
+}
+
+/// Declares a worker to the postmaster; call from `_PG_init`. One that fails is started again after a second.
+pub fn declare(declaration: &Declaration) {
+    // SAFETY: a zeroed struct of plain arrays and numbers, filled before it is passed on.
+    unsafe {
+        let mut worker: pg_sys::BackgroundWorker = std::mem::zeroed();
+        put(&mut worker.bgw_name, declaration.name);
+        put(&mut worker.bgw_type, declaration.name);
+        put(&mut worker.bgw_library_name, c"strata");
+        put(&mut worker.bgw_function_name, declaration.function);
+        worker.bgw_flags = pg_sys::BGWORKER_SHMEM_ACCESS as i32;
+        worker.bgw_start_time = declaration.start;
+        worker.bgw_restart_time = 1;
+        pg_sys::RegisterBackgroundWorker(&mut worker);
+    }
+}
+
+fn put<const N: usize>(field: &mut [std::ffi::c_char; N], text: &CStr) {
+    let bytes = text.to_bytes_with_nul();
+    assert!(bytes.len() <= N, "{text:?} fits into its field");
+    for (place, byte) in field.iter_mut().zip(bytes) {
+        *place = *byte as std::ffi::c_char;
+    }
+}
+
+static TERMINATE: AtomicBool = AtomicBool::new(false);
+
+/// Remembers the stop; when it may be served is `may_leave`'s to say.
+unsafe extern "C-unwind" fn on_terminate(_signal: libc::c_int) {
+    TERMINATE.store(true, Ordering::SeqCst);
+    // SAFETY: SetLatch may be called from signal handlers.
+    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
+}
+
+/// A worker's first calls, as bgworker.c prescribes; says to the others that this process is `worker`.
+pub fn set_up(worker: Worker) {
+    parent_death::arm();
+    // SAFETY: handlers are set before signals are let through; the callback's form is the server's.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGTERM, Some(on_terminate));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        pg_sys::on_shmem_exit(Some(on_exit), pg_sys::Datum::from(worker as usize));
+    }
+    if let Some(registry) = registry() {
+        // SAFETY: a plain variable of the server.
+        registry.pids[worker as usize].store(unsafe { pg_sys::MyProcPid }, Ordering::Release);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_exit(_code: libc::c_int, worker: pg_sys::Datum) {
+    if let Some(registry) = registry() {
+        registry.pids[worker.value()].store(0, Ordering::Release);
+    }
+}
+
+/// Whether the server stops and `worker` has nobody left to serve.
+pub fn may_leave(worker: Worker) -> bool {
+    TERMINATE.load(Ordering::SeqCst)
+        && (worker == Worker::Keeper || !runs(Worker::Keeper))
+        && nobody_is_served()
+}
+
+fn runs(worker: Worker) -> bool {
+    registry().is_some_and(|registry| registry.pids[worker as usize].load(Ordering::Acquire) != 0)
+}
+
+/// Sleeps until the latch is set or time is over; ends with the postmaster.
+pub fn nap(milliseconds: i64) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the latch is this process's own.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// Runs `start` with all signals blocked: a thread that it starts never runs the server's handlers (trap P2).
+pub fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
+    // SAFETY: signal sets are plain memory that the calls fill; the mask is put back at once.
+    unsafe {
+        let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = start();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
+}
+
+/// A counter that wakes who polls it.
+pub fn eventfd() -> std::io::Result<OwnedFd> {
+    // SAFETY: eventfd(2) gives a new descriptor that nobody else owns, or -1.
+    unsafe {
+        match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+            -1 => Err(std::io::Error::last_os_error()),
+            descriptor => Ok(OwnedFd::from_raw_fd(descriptor)),
+        }
+    }
 }
 
 /// In shared memory: pids of our workers, 0 where none runs.
@@ -51,16 +164,8 @@ fn registry() -> Option<&'static Registry> {
     unsafe { REGISTRY.load(Ordering::Acquire).as_ref() }
 }
 
-/// Says that this process is `worker`.
-pub fn register(worker: Worker) {
-    if let Some(registry) = registry() {
-        // SAFETY: a plain variable of the server.
-        registry.pids[worker as usize].store(unsafe { pg_sys::MyProcPid }, Ordering::Release);
-    }
-}
-
-/// Whether at a stop no process is left that a worker of ours serves: no backend, and no auxiliary process but the checkpointer.
-pub fn may_leave() -> bool {
+/// No backend, and no auxiliary process but the checkpointer.
+fn nobody_is_served() -> bool {
     let ours: Vec<i32> = registry()
         .map(|r| r.pids.iter().map(|pid| pid.load(Ordering::Acquire)).collect())
         .unwrap_or_default();

@@ -14,7 +14,6 @@ use super::settings::{Mode, mode};
 use super::{buffers, classify, dbsize, ffi, log_position, spill, state};
 
 static PREVIOUS_ACCESS: AtomicUsize = AtomicUsize::new(0);
-static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the hooks; from `_PG_init` in the postmaster. Backends inherit them, the transaction callback too.
 pub fn install() {
@@ -22,9 +21,6 @@ pub fn install() {
     unsafe {
         PREVIOUS_ACCESS.store(pg_sys::object_access_hook.map_or(0, |hook| hook as usize), Ordering::Relaxed);
         pg_sys::object_access_hook = Some(on_object_access);
-        PREVIOUS_UTILITY
-            .store(pg_sys::ProcessUtility_hook.map_or(0, |hook| hook as usize), Ordering::Relaxed);
-        pg_sys::ProcessUtility_hook = Some(on_utility);
         pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
     }
 }
@@ -144,56 +140,22 @@ fn refuse_only_copies(tag: RelTag) {
     }
 }
 
-/// An error of the command passes this frame as the server throws it: caught and thrown again it would lose its position in the
-/// query and its context. So nothing here needs cleaning up, and what is ours runs in guarded functions of its own.
-#[allow(clippy::too_many_arguments, reason = "the server's signature")]
-unsafe extern "C-unwind" fn on_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    query: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    unsafe extern "C-unwind" {
-        fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            query: *const c_char,
-            read_only_tree: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            params: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            receiver: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
-    }
-    // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0.
-    unsafe {
-        let after = before_command((*statement).utilityStmt);
-        let previous: pg_sys::ProcessUtility_hook_type =
-            std::mem::transmute(PREVIOUS_UTILITY.load(Ordering::Relaxed));
-        let next = previous.unwrap_or(standard_ProcessUtility);
-        next(statement, query, read_only_tree, context, params, environment, receiver, completion);
-        after_command(after);
-    }
-}
-
 /// What is left to do when a command has succeeded.
 #[derive(Clone, Copy)]
 #[repr(C)]
-enum After {
+pub enum After {
     Nothing,
     /// CREATE DATABASE by file_copy is one record: every relation of the new database changes with it (R9).
     DatabaseMade,
     DatabaseDropped(u32),
 }
 
+/// Refuses what cannot be, and says what is to be done afterwards.
+///
 /// # Safety
 /// `statement` is the utility statement that is about to run.
 #[pg_guard]
-unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> After {
+pub unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> After {
     if mode() != Mode::Remote {
         return After::Nothing;
     }
@@ -294,8 +256,9 @@ fn refuse(command: &str, why: &str) -> ! {
     unreachable!("an ERROR does not return")
 }
 
+/// The command has succeeded.
 #[pg_guard]
-extern "C-unwind" fn after_command(after: After) {
+pub extern "C-unwind" fn after_command(after: After) {
     match after {
         After::Nothing => {}
         After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),

@@ -9,7 +9,7 @@ mod callbacks;
 mod classify;
 mod dbsize;
 mod ffi;
-mod hooks;
+pub mod hooks;
 mod log_position;
 pub mod remote;
 pub mod settings;

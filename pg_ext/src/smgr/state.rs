@@ -3,6 +3,7 @@
 //! Laid out once by the postmaster; other processes inherit the addresses by fork. The cores in `strata-smgr` see slices.
 
 use std::ffi::c_void;
+use std::os::fd::IntoRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -103,10 +104,12 @@ pub fn attach() {
         WAIT_EVENT.store(pg_sys::WaitEventExtensionNew(c"StrataPageRequest".as_ptr()), Ordering::Release);
         if DOORBELL.load(Ordering::Acquire) < 0 {
             // Children inherit it by fork; a program started by one of them does not.
-            DOORBELL.store(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK), Ordering::Release);
+            match crate::workers::eventfd() {
+                Ok(doorbell) => DOORBELL.store(doorbell.into_raw_fd(), Ordering::Release),
+                Err(error) => pgrx::error!("the system gave no eventfd: {error}"),
+            }
         }
     }
-    assert!(DOORBELL.load(Ordering::Acquire) >= 0, "the system gave no eventfd");
 }
 
 /// Whether this server laid the memory out.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use pgrx::pg_sys;
 
 use crate::parent_death;
+use crate::utility::Command;
 
 /// This process is between "about to commit" and "committed or aborted".
 static COMMITTING: AtomicBool = AtomicBool::new(false);
@@ -29,7 +30,8 @@ static USERS_LEVEL: AtomicI32 = AtomicI32::new(-1);
 /// This process runs COMMIT PREPARED or ROLLBACK PREPARED, whose files are dropped while a transaction seems to be in progress.
 static FINISHING_PREPARED: AtomicBool = AtomicBool::new(false);
 
-static PREVIOUS_UTILITY: AtomicUsize = AtomicUsize::new(0);
+/// Commits wait for a quorum in this server.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 const REMOTE_FLUSH: i32 = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32;
 const OFF: i32 = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32;
@@ -41,13 +43,9 @@ unsafe extern "C-unwind" {
 
 /// Installs the callbacks; call once, in the postmaster.
 pub fn install() {
-    // SAFETY: callbacks of the right types, registered before any child is forked.
-    unsafe {
-        pg_sys::RegisterXactCallback(Some(on_transaction_event), std::ptr::null_mut());
-        let previous = pg_sys::ProcessUtility_hook;
-        PREVIOUS_UTILITY.store(previous.map_or(0, |hook| hook as usize), Ordering::Relaxed);
-        pg_sys::ProcessUtility_hook = Some(on_utility);
-    }
+    // SAFETY: a callback of the right type, registered before any child is forked.
+    unsafe { pg_sys::RegisterXactCallback(Some(on_transaction_event), std::ptr::null_mut()) };
+    INSTALLED.store(true, Ordering::Relaxed);
 }
 
 #[pgrx::pg_guard]
@@ -179,106 +177,34 @@ fn hold_or_pass(signal: libc::c_int, held: &AtomicBool, old: &AtomicUsize) {
     }
 }
 
-/// COMMIT PREPARED and ROLLBACK PREPARED wait for the quorum outside any transaction event.
+/// Whether the command is COMMIT PREPARED or ROLLBACK PREPARED, which wait for the quorum outside any transaction event.
 ///
-/// An error of any other command passes this frame as the server throws it: caught and thrown again it would lose its position
-/// in the query and its context. So nothing here needs cleaning up.
-unsafe extern "C-unwind" fn on_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    query: *const libc::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: the arguments are passed on as they came; the address is a hook of this very type, or 0; the statement is a valid
-    // tree.
-    unsafe {
-        let previous: pg_sys::ProcessUtility_hook_type =
-            std::mem::transmute(PREVIOUS_UTILITY.load(Ordering::Relaxed));
-        let next = previous.unwrap_or(standard_ProcessUtility);
-        if finishes_prepared(statement) {
-            finish_prepared(
-                next,
-                statement,
-                query,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                receiver,
-                completion,
-            );
-        } else {
-            next(statement, query, read_only_tree, context, params, environment, receiver, completion);
-        }
-    }
-}
-
-unsafe extern "C-unwind" {
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        query: *const libc::c_char,
-        read_only_tree: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        params: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        receiver: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
-}
-
-/// Signals are held while `next` runs.
-#[pgrx::pg_guard]
-#[expect(clippy::too_many_arguments, reason = "the form of the hook is Postgres's")]
-unsafe extern "C-unwind" fn finish_prepared(
-    next: NextUtility,
-    statement: *mut pg_sys::PlannedStmt,
-    query: *const libc::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    pgrx::PgTryBuilder::new(|| {
-        begin(Off::CountsAsOn);
-        FINISHING_PREPARED.store(true, Ordering::Relaxed);
-        // SAFETY: the arguments are passed on as they came.
-        unsafe {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                next(statement, query, read_only_tree, context, params, environment, receiver, completion)
-            })
-        }
-    })
-    .finally(end)
-    .execute();
-}
-
-/// A utility hook, or what stands at the end of their chain.
-type NextUtility = unsafe extern "C-unwind" fn(
-    *mut pg_sys::PlannedStmt,
-    *const libc::c_char,
-    bool,
-    pg_sys::ProcessUtilityContext::Type,
-    pg_sys::ParamListInfo,
-    *mut pg_sys::QueryEnvironment,
-    *mut pg_sys::DestReceiver,
-    *mut pg_sys::QueryCompletion,
-);
-
-unsafe fn finishes_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
+/// # Safety
+/// `node` is a utility statement.
+pub unsafe fn finishes_prepared(node: *mut pg_sys::Node) -> bool {
     use pg_sys::TransactionStmtKind::{TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_ROLLBACK_PREPARED};
-    // SAFETY: the caller passes a valid tree; the node's tag says its type.
+    // SAFETY: the caller's promise; the node's tag says its type.
     unsafe {
-        let node = (*statement).utilityStmt;
-        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
+        if !INSTALLED.load(Ordering::Relaxed) || (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
             return false;
         }
         let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
         kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED
     }
+}
+
+/// Runs it with signals held.
+///
+/// # Safety
+/// As `Command::run`.
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn finish_prepared(command: &Command) {
+    pgrx::PgTryBuilder::new(|| {
+        begin(Off::CountsAsOn);
+        FINISHING_PREPARED.store(true, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| command.run()) }
+    })
+    .finally(end)
+    .execute();
 }

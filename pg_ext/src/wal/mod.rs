@@ -8,7 +8,7 @@ mod slot;
 mod source;
 mod worker;
 
-pub use commit_wait::is_finishing_prepared;
+pub use commit_wait::{finish_prepared, finishes_prepared, is_finishing_prepared};
 
 /// From `_PG_init` in the postmaster, after the settings are there.
 pub fn init() {

@@ -11,6 +11,8 @@ use strata_common::{Lsn, NodeId, TenantTimelineId, Term};
 use strata_walproposer::{AcceptorAddress, Config, Error, Proposer, Status};
 use tokio::sync::mpsc;
 
+use crate::workers;
+
 use super::shared::{SAFEKEEPERS_MAX, Shared, state_number};
 
 /// Chunks on their way to the network thread; each at most `source::READ_BYTES_MAX`. The driver bounds what it takes in turn.
@@ -70,7 +72,7 @@ impl Quorum {
             return Err(format!("at most {SAFEKEEPERS_MAX} safekeepers can be given"));
         }
         let told = Arc::new(Told {
-            wake: eventfd()?,
+            wake: workers::eventfd().map_err(|error| format!("cannot make an eventfd: {error}"))?,
             commit_lsn: AtomicU64::new(0),
             append_lsn: AtomicU64::new(0),
             wants_room: AtomicBool::new(false),
@@ -80,11 +82,8 @@ impl Quorum {
         let (queue, queued) = mpsc::channel(QUEUE);
         let theirs = told.clone();
         // Signals belong to the main thread, whose handlers use its own state: a thread inherits the mask of its maker.
-        let masked = block_signals();
-        let spawned = thread::Builder::new()
-            .name("strata-quorum".to_owned())
-            .spawn(move || run(config, queued, &theirs));
-        unblock_signals(&masked);
+        let named = thread::Builder::new().name("strata-quorum".to_owned());
+        let spawned = workers::with_signals_blocked(|| named.spawn(move || run(config, queued, &theirs)));
         spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(Quorum { told, queue })
     }
@@ -147,33 +146,6 @@ impl Quorum {
         // SAFETY: reads eight bytes from a non-blocking eventfd into eight bytes.
         unsafe { libc::read(self.told.wake.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
-}
-
-fn eventfd() -> Result<OwnedFd, String> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: eventfd(2) gives a new descriptor that nobody else owns, or -1.
-    unsafe {
-        let descriptor = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-        if descriptor < 0 {
-            return Err(format!("cannot make an eventfd: {}", std::io::Error::last_os_error()));
-        }
-        Ok(OwnedFd::from_raw_fd(descriptor))
-    }
-}
-
-fn block_signals() -> libc::sigset_t {
-    // SAFETY: plain sets that the calls fill.
-    unsafe {
-        let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        before
-    }
-}
-
-fn unblock_signals(before: &libc::sigset_t) {
-    // SAFETY: the set that block_signals gave.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }
 
 fn run(config: QuorumConfig, queued: mpsc::Receiver<(Lsn, Bytes)>, told: &Arc<Told>) {

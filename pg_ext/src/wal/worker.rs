@@ -4,7 +4,6 @@
 //! The main thread is Postgres's: latch, shared memory, reading log. A second thread runs the network and calls nothing of
 //! Postgres (trap P2); the two share a bounded queue, atomics and an eventfd.
 
-use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -15,8 +14,8 @@ use super::quorum::{Ending, Quorum, QuorumConfig};
 use super::shared;
 use super::slot::Slot;
 use super::source::Source;
-use crate::workers::{self, Worker};
-use crate::{guc, parent_death};
+use crate::guc;
+use crate::workers::{self, Declaration, Worker};
 
 /// How often the worker looks up without having been woken.
 const IDLE_MS: i64 = 1000;
@@ -27,36 +26,17 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 
 /// Declares the worker to the postmaster; call from `_PG_init`.
 pub fn register() {
-    // SAFETY: a zeroed struct of plain arrays and numbers, filled before it is passed on.
-    unsafe {
-        let mut worker: pg_sys::BackgroundWorker = std::mem::zeroed();
-        put(&mut worker.bgw_name, c"strata proposer");
-        put(&mut worker.bgw_type, c"strata proposer");
-        put(&mut worker.bgw_library_name, c"strata");
-        put(&mut worker.bgw_function_name, c"strata_proposer_main");
-        worker.bgw_flags = pg_sys::BGWORKER_SHMEM_ACCESS as i32;
-        worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_PostmasterStart;
-        worker.bgw_restart_time = 1;
-        pg_sys::RegisterBackgroundWorker(&mut worker);
-    }
-}
-
-fn put<const N: usize>(field: &mut [std::ffi::c_char; N], text: &CStr) {
-    for (place, byte) in field.iter_mut().zip(text.to_bytes_with_nul()) {
-        *place = *byte as std::ffi::c_char;
-    }
+    workers::declare(&Declaration {
+        name: c"strata proposer",
+        function: c"strata_proposer_main",
+        start: pg_sys::BgWorkerStartTime::BgWorkerStart_PostmasterStart,
+    });
 }
 
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn strata_proposer_main(_argument: pg_sys::Datum) {
-    parent_death::arm();
-    // SAFETY: a worker's first calls, as bgworker.c prescribes.
-    unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(on_terminate));
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
-    workers::register(Worker::Proposer);
+    workers::set_up(Worker::Proposer);
     let config = match config() {
         Ok(config) => config,
         Err(problem) => pgrx::PANIC!("the proposer worker cannot start: {problem}"),
@@ -65,15 +45,6 @@ pub extern "C-unwind" fn strata_proposer_main(_argument: pg_sys::Datum) {
         Ok(pump) => pump.run(),
         Err(problem) => pgrx::error!("the proposer worker cannot start: {problem}"),
     }
-}
-
-static TERMINATE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-/// Remembers the stop; when it may be served is `workers::may_leave`'s to say.
-unsafe extern "C-unwind" fn on_terminate(_signal: libc::c_int) {
-    TERMINATE.store(true, std::sync::atomic::Ordering::SeqCst);
-    // SAFETY: SetLatch may be called from signal handlers.
-    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
 }
 
 fn config() -> Result<QuorumConfig, String> {
@@ -140,13 +111,14 @@ impl Pump {
             if let Some(ending) = self.quorum.ending() {
                 stop_server(&ending);
             }
-            if TERMINATE.load(std::sync::atomic::Ordering::SeqCst) && workers::may_leave() {
+            if workers::may_leave(Worker::Proposer) {
                 // What is still on its way or not yet flushed is shipped by the supervisor from the local log.
                 // SAFETY: an orderly exit of this process; 0 means that it is not started again.
                 unsafe { pg_sys::proc_exit(0) };
             }
             if !self.has_slot() {
-                self.wait_for_start();
+                // The end of the server's start wakes nobody.
+                workers::nap(START_MS);
                 continue;
             }
             let sent = self.send();
@@ -168,13 +140,6 @@ impl Pump {
             self.shared.slot_made.store(true, SeqCst);
         }
         self.slot.is_some()
-    }
-
-    /// The end of the server's start wakes nobody.
-    fn wait_for_start(&self) {
-        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        // SAFETY: the latch is this process's own.
-        unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, START_MS, pg_sys::PG_WAIT_EXTENSION) };
     }
 
     /// Hands on what is flushed and not yet sent. True: there may be more.
