@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use strata_common::{BlockNumber, ForkNumber, Lsn};
-use strata_pgwal::rmgr::{GENERIC, HEAP, HEAP2};
+use strata_pgwal::rmgr::{HEAP, HEAP2};
 
 use super::*;
 use crate::change::{
@@ -88,7 +88,7 @@ fn own_changes_are_for_their_own_fork() {
 
 #[test]
 fn other_resource_managers_are_refused_by_name() {
-    for (rmid, name) in [(GENERIC, "Generic/Generic"), (200, "custom200/UNKNOWN (10)")] {
+    for (rmid, name) in [(99, "invalid099/UNKNOWN (10)"), (200, "custom200/UNKNOWN (10)")] {
         let record = record(rmid, 0x10, 100, &[], vec![reference(0, main_page(7), &[])]);
         let EffectError::Unknown { name: told, .. } = effect_error(&record) else { panic!("known") };
         assert_eq!(told, name);

@@ -59,12 +59,13 @@ pub fn effects_into(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(),
         rmid::STANDBY => rmgr::standby::effects(record, out),
         rmid::COMMIT_TS => rmgr::commit_ts::effects(record, out),
         rmid::REPLORIGIN => rmgr::replorigin::effects(record, out),
-        // Logical messages concern logical decoding only.
-        rmid::LOGICALMSG => Ok(()),
+        rmid::LOGICALMSG => rmgr::logicalmsg::effects(record),
         rmid::HEAP2 => rmgr::heap2::effects(record, out),
         rmid::HEAP => rmgr::heap::effects(record, out),
         rmid::BTREE => rmgr::btree::effects(record, out),
         rmid::SEQ => rmgr::seq::effects(record, out),
+        rmid::BRIN => rmgr::brin::effects(record, out),
+        rmid::GENERIC => rmgr::generic::effects(record, out),
         unknown => Err(EffectError::unknown(unknown, record.info)),
     }
 }
@@ -130,6 +131,8 @@ fn apply_record(page: &mut Page, redo: Redo<'_>) -> Result<(), Fault> {
         rmid::HEAP => rmgr::heap::apply(page, &redo),
         rmid::BTREE => rmgr::btree::apply(page, &redo),
         rmid::SEQ => rmgr::seq::apply(page, &redo),
+        rmid::BRIN => rmgr::brin::apply(page, &redo),
+        rmid::GENERIC => rmgr::generic::apply(page, &redo),
         _ => Err(Fault::Unknown),
     }
 }

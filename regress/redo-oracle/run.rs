@@ -16,6 +16,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("visibility", include_str!("sql/visibility.sql")),
     ("btree", include_str!("sql/btree.sql")),
     ("btree_posting", include_str!("sql/btree_posting.sql")),
+    ("brin", include_str!("sql/brin.sql")),
+    ("generic", include_str!("sql/generic.sql")),
     ("locks", include_str!("sql/locks.sql")),
     ("sequence", include_str!("sql/sequence.sql")),
     ("cluster", include_str!("sql/cluster.sql")),

@@ -9,7 +9,9 @@
 //! Masking is for comparing: invariant PS-1 is stated in its terms. Nothing here is used on the way of a page read.
 //! The blank is the byte 0, as in Postgres.
 
+mod brin;
 mod btree;
+mod generic;
 mod heap;
 mod primitive;
 mod sequence;
@@ -47,6 +49,8 @@ pub fn mask(rmid: u8, block: BlockNumber, page: &mut Page) -> Result<(), MaskErr
         rmgr::HEAP | rmgr::HEAP2 => heap::mask(block, page),
         rmgr::BTREE => btree::mask(page),
         rmgr::SEQ => sequence::mask(page),
+        rmgr::BRIN => brin::mask(page),
+        rmgr::GENERIC => generic::mask(page),
         rmgr::XLOG => {
             primitive::mask_lsn_and_checksum(page);
             Ok(())

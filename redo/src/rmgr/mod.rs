@@ -2,14 +2,17 @@
 //!
 //! What they share is here: turning a block reference into an effect, and the view that `apply` works from.
 
+pub mod brin;
 pub mod btree;
 pub mod clog;
 pub mod commit_ts;
 pub mod dbase;
+pub mod generic;
 pub mod heap;
 pub mod heap2;
 mod heap_page;
 mod heap_tuple;
+pub mod logicalmsg;
 pub mod multixact;
 pub mod relmap;
 pub mod replorigin;
@@ -49,6 +52,48 @@ impl Redo<'_> {
     #[inline]
     pub fn required_block(&self, id: u8) -> Result<BlockNumber, Fault> {
         self.block(id).ok_or(Fault::Mismatch("the record lacks a block reference that it must have"))
+    }
+
+    /// Whether the reference says what the record's own data says: that the page is made anew, or that it is not. Postgres
+    /// refuses a difference too (`XLogReadBufferForRedoExtended`); here it would build on a page that nobody has read.
+    pub fn check_init(&self, made_anew: bool) -> Result<(), Fault> {
+        if self.change.will_init == made_anew {
+            return Ok(());
+        }
+        Err(Fault::Mismatch("reference and record disagree on whether the page is made anew"))
+    }
+}
+
+/// Which block references a type of record has, one bit for each id.
+#[derive(Clone, Copy, Debug)]
+pub struct References {
+    pub required: u8,
+    pub allowed: u8,
+}
+
+impl References {
+    /// All of `ids`, and no others.
+    pub const fn exactly(ids: u8) -> References {
+        References { required: ids, allowed: ids }
+    }
+
+    /// A reference that redo knows nothing of would become a change that no page read can apply: it is refused at ingest.
+    pub fn check(self, record: &DecodedRecord) -> Result<(), EffectError> {
+        let bit = |id: u8| 1u8.checked_shl(u32::from(id)).unwrap_or(0);
+        let mut seen = 0;
+        for block in &record.blocks {
+            if self.allowed & bit(block.id) == 0 {
+                return Err(EffectError::malformed(
+                    record,
+                    "a block reference that such a record does not have",
+                ));
+            }
+            seen |= bit(block.id);
+        }
+        if self.required & !seen != 0 {
+            return Err(EffectError::malformed(record, "a block reference is missing"));
+        }
+        Ok(())
     }
 }
 

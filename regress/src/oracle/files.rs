@@ -71,12 +71,15 @@ fn databases(directory: &Path) -> Result<Vec<DatabaseTag>> {
 /// The resource manager whose mask fits a page, by its special space; `None` for one that redo does not know.
 fn mask_for(page: &Page) -> Option<u8> {
     let special = usize::from(page::special(page));
-    let tail = [page[BLOCK_BYTES - 2], page[BLOCK_BYTES - 1]];
+    let signature = page::u16_at(page, BLOCK_BYTES - 2);
     match BLOCK_BYTES.checked_sub(special)? {
         0 => Some(rmgr::HEAP),
         // Index types with a special space of this size sign it in its last word; a btree keeps a smaller number there.
-        16 if u16::from_le_bytes(tail) <= 0xff7f => Some(rmgr::BTREE),
+        16 if signature <= 0xff7f => Some(rmgr::BTREE),
         8 if page[special..special + 4] == 0x1717_u32.to_le_bytes() => Some(rmgr::SEQ),
+        8 if (0xf091..=0xf093).contains(&signature) => Some(rmgr::BRIN),
+        // Bloom's pages, which generic records change.
+        8 if signature == 0xff83 => Some(rmgr::GENERIC),
         _ => None,
     }
 }
@@ -218,6 +221,9 @@ mod tests {
         let mut hash = with_special(16);
         hash[BLOCK_BYTES - 2..].copy_from_slice(&0xff80_u16.to_le_bytes());
         assert_eq!(mask_for(&hash), None);
+        let mut brin = with_special(8);
+        brin[BLOCK_BYTES - 2..].copy_from_slice(&0xf092_u16.to_le_bytes());
+        assert_eq!(mask_for(&brin), Some(rmgr::BRIN));
         let mut sequence = with_special(8);
         assert_eq!(mask_for(&sequence), None);
         sequence[8184..8186].copy_from_slice(&0x1717_u16.to_le_bytes());
