@@ -18,6 +18,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("btree_posting", include_str!("sql/btree_posting.sql")),
     ("brin", include_str!("sql/brin.sql")),
     ("generic", include_str!("sql/generic.sql")),
+    ("gin", include_str!("sql/gin.sql")),
+    ("gist", include_str!("sql/gist.sql")),
     ("locks", include_str!("sql/locks.sql")),
     ("sequence", include_str!("sql/sequence.sql")),
     ("cluster", include_str!("sql/cluster.sql")),

@@ -107,6 +107,44 @@ fn btree_hides_line_flags_of_leaves_only() {
 }
 
 #[test]
+fn gin_keeps_when_a_deleted_page_may_be_used_again() {
+    let flagged = |flags: u16| {
+        let mut page = page_with_special(8);
+        set_u16(&mut page, 8190, flags);
+        set_u16(&mut page, 12, 40);
+        page[24..100].fill(9);
+        page[20..24].fill(7);
+        masked(rmgr::GIN, page)
+    };
+    let (data, deleted) = (1, 4);
+    for kept in [flagged(data), flagged(data | deleted)] {
+        assert_eq!((kept[24], kept[39], kept[40]), (9, 9, 0), "the hole alone is blanked");
+        assert_eq!(kept[20..24], [7; 4], "the transaction id of the deletion");
+    }
+    let pending = flagged(deleted);
+    assert!(pending[24..].iter().all(|&byte| byte == 0), "a pending page is made anew by redo");
+    assert_eq!(u16_at(&pending, 12), 0);
+    let mut old = page_with_special(8);
+    old[24..100].fill(9);
+    assert_eq!(masked(rmgr::GIN, old)[24..100], [9; 76], "pd_lower of old posting trees says nothing");
+}
+
+#[test]
+fn gist_hides_what_comes_after_the_record() {
+    for (leaf, kept) in [(1, false), (0, true)] {
+        let mut page = page_with_special(16);
+        add_tuple(&mut page, 3, &[5; 16]);
+        page[8176..8184].fill(4);
+        set_u16(&mut page, 8188, leaf | 1 << 1 | 1 << 2 | 1 << 4);
+        let after = masked(rmgr::GIST, page);
+        assert_eq!(after[24..28] == page[24..28], kept, "line flags of leaves");
+        assert_eq!(after[8176..8184], [0; 8], "NSN");
+        assert_eq!(u16_at(&after, 8188), leaf | 1 << 1 | 1 << 3, "DELETED stays, FOLLOW_RIGHT is set");
+        assert_eq!(after[8160..8176], [5; 16]);
+    }
+}
+
+#[test]
 fn sequence_keeps_page_hints() {
     let mut page = page_with_special(8);
     set_u16(&mut page, 10, 0x0002);
@@ -122,8 +160,10 @@ fn broken_bounds_and_strangers_are_refused() {
     let bounds = MaskError::Bounds { lower: 0, upper: 0, special: 0 };
     assert_eq!(mask(rmgr::HEAP, BlockNumber(0), &mut zero), Err(bounds));
     let mut heap = page_with_special(0);
-    assert!(mask(rmgr::BTREE, BlockNumber(0), &mut heap).is_err(), "no btree page without its special space");
-    assert_eq!(mask(13, BlockNumber(0), &mut heap), Err(MaskError::UnknownResourceManager(13)));
+    for rmid in [rmgr::BTREE, rmgr::GIN, rmgr::GIST] {
+        assert!(mask(rmid, BlockNumber(0), &mut heap).is_err(), "no index page without its special space");
+    }
+    assert_eq!(mask(128, BlockNumber(0), &mut heap), Err(MaskError::UnknownResourceManager(128)));
 }
 
 #[test]
@@ -154,7 +194,11 @@ proptest! {
         }
         let _ = mask(rmid, BlockNumber(1), &mut page);
         // The same rubbish behind a sound header reaches the loops over line pointers and tuples.
-        let header = page_with_special(if rmid == rmgr::BTREE { 16 } else { 0 });
+        let header = page_with_special(match rmid {
+            rmgr::BTREE | rmgr::GIST => 16,
+            rmgr::GIN => 8,
+            _ => 0,
+        });
         page[..24].copy_from_slice(&header[..24]);
         set_u16(&mut page, 12, 24 + 4 * u16::from(seed[0]));
         let _ = mask(rmid, BlockNumber(1), &mut page);

@@ -12,6 +12,8 @@
 mod brin;
 mod btree;
 mod generic;
+mod gin;
+mod gist;
 mod heap;
 mod primitive;
 mod sequence;
@@ -48,6 +50,8 @@ pub fn mask(rmid: u8, block: BlockNumber, page: &mut Page) -> Result<(), MaskErr
     match rmid {
         rmgr::HEAP | rmgr::HEAP2 => heap::mask(block, page),
         rmgr::BTREE => btree::mask(page),
+        rmgr::GIN => gin::mask(page),
+        rmgr::GIST => gist::mask(page),
         rmgr::SEQ => sequence::mask(page),
         rmgr::BRIN => brin::mask(page),
         rmgr::GENERIC => generic::mask(page),

@@ -37,3 +37,10 @@ pub fn mask_line_flags(page: &mut Page) {
         }
     }
 }
+
+/// Everything but flags, place of the special space and size: for a page whose content nobody reads.
+pub fn mask_content(page: &mut Page) {
+    page[page::HEADER_BYTES..].fill(0);
+    page::set_lower(page, 0);
+    page::set_upper(page, 0);
+}

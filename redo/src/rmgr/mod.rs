@@ -8,10 +8,13 @@ pub mod clog;
 pub mod commit_ts;
 pub mod dbase;
 pub mod generic;
+pub mod gin;
+pub mod gist;
 pub mod heap;
 pub mod heap2;
 mod heap_page;
 mod heap_tuple;
+mod index_tuple;
 pub mod logicalmsg;
 pub mod multixact;
 pub mod relmap;
@@ -138,6 +141,19 @@ pub fn push_page_beyond_image(
     let has_image = restored(record, block)?.is_some();
     let bytes = encode_record(record, block, keep);
     let value = PageValue::Change { bytes, will_init: block.will_init || has_image };
+    out.push(Effect::Page { page: page_id(block), value });
+    Ok(())
+}
+
+/// The page of `block` becomes its image: a record of this type must carry one (W16).
+pub fn push_image(
+    record: &DecodedRecord,
+    block: &DecodedBlock,
+    out: &mut Vec<Effect>,
+) -> Result<(), EffectError> {
+    let Some(value) = restored(record, block)? else {
+        return Err(EffectError::malformed(record, "the image of a page is missing"));
+    };
     out.push(Effect::Page { page: page_id(block), value });
     Ok(())
 }

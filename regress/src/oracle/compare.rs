@@ -28,6 +28,19 @@ pub fn map_pages(replayed: &Page, primary: &Page, bits: Bits) -> Option<String> 
     Some(format!("map byte {at}: replayed {:#04x}, primary {:#04x}", replayed[at], primary[at]))
 }
 
+/// What the mask of GiST hides for the images' sake, and scans rely on: a page's LSN, its node sequence number and FOLLOW_RIGHT.
+/// Once a record is complete they are the same on both sides.
+pub fn gist_interlock(replayed: &Page, primary: &Page) -> Option<String> {
+    const FOLLOW_RIGHT: u16 = 1 << 3;
+    let of = |page: &Page| {
+        let nsn = page.len() - 16..page.len() - 8;
+        let follow_right = page::u16_at(page, page.len() - 4) & FOLLOW_RIGHT != 0;
+        format!("LSN {}, NSN {}, follow right {follow_right}", page::lsn(page), hex(&page[nsn]))
+    };
+    let (ours, theirs) = (of(replayed), of(primary));
+    (ours != theirs).then(|| format!("replayed {ours}; primary {theirs}"))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

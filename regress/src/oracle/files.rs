@@ -76,10 +76,13 @@ fn mask_for(page: &Page) -> Option<u8> {
         0 => Some(rmgr::HEAP),
         // Index types with a special space of this size sign it in its last word; a btree keeps a smaller number there.
         16 if signature <= 0xff7f => Some(rmgr::BTREE),
+        16 if signature == 0xff81 => Some(rmgr::GIST),
         8 if page[special..special + 4] == 0x1717_u32.to_le_bytes() => Some(rmgr::SEQ),
         8 if (0xf091..=0xf093).contains(&signature) => Some(rmgr::BRIN),
         // Bloom's pages, which generic records change.
         8 if signature == 0xff83 => Some(rmgr::GENERIC),
+        // GIN keeps flags there, of which it has eight.
+        8 if signature <= 0xff => Some(rmgr::GIN),
         _ => None,
     }
 }
@@ -108,7 +111,8 @@ fn compare_pages(
         blank_sequence_values(&mut ours);
         blank_sequence_values(&mut theirs);
     }
-    compare::pages(rmid, block, &ours, &theirs)
+    let interlock = if rmid == rmgr::GIST { compare::gist_interlock(&ours, &theirs) } else { None };
+    compare::pages(rmid, block, &ours, &theirs).or(interlock)
 }
 
 /// A sequence's page runs behind its log by up to 32 values (W9): its three columns are not compared.
@@ -224,8 +228,11 @@ mod tests {
         let mut brin = with_special(8);
         brin[BLOCK_BYTES - 2..].copy_from_slice(&0xf092_u16.to_le_bytes());
         assert_eq!(mask_for(&brin), Some(rmgr::BRIN));
+        let mut gist = with_special(16);
+        gist[BLOCK_BYTES - 2..].copy_from_slice(&0xff81_u16.to_le_bytes());
+        assert_eq!(mask_for(&gist), Some(rmgr::GIST));
         let mut sequence = with_special(8);
-        assert_eq!(mask_for(&sequence), None);
+        assert_eq!(mask_for(&sequence), Some(rmgr::GIN));
         sequence[8184..8186].copy_from_slice(&0x1717_u16.to_le_bytes());
         assert_eq!(mask_for(&sequence), Some(rmgr::SEQ));
     }

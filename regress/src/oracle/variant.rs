@@ -20,6 +20,8 @@ pub fn for_each(record: &DecodedRecord, mut found: impl FnMut(&'static str)) {
     };
     match (record.rmid, record.rmgr_info()) {
         (rmgr::BTREE, info) => btree(record, info, &mut when),
+        (rmgr::GIN, info) => gin(record, info, &mut when),
+        (rmgr::GIST, info) => gist(record, info, &mut when),
         (rmgr::HEAP, info) => heap(record, info & 0x70, &mut when),
         (rmgr::HEAP2, info) => heap2(record, info & 0x70, &mut when),
         _ => {}
@@ -80,4 +82,86 @@ fn heap2(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static 
     }
     when(info == 0x50 && byte(record, 0) & 0x01 != 0, "multi-insert clears all-visible");
     when(info == 0x50 && byte(record, 0) & 0x20 != 0, "multi-insert of frozen rows");
+}
+
+fn gin(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static str)) {
+    let data = record.block(0).map_or(&[][..], |block| &block.data[..]);
+    let flags = word(record, 0);
+    let (in_posting_tree, leaf) = (flags & 1 != 0, flags & 2 != 0);
+    match info {
+        0x20 if data.is_empty() => {}
+        0x20 => {
+            when(!in_posting_tree && leaf, "entry into a leaf");
+            when(!in_posting_tree && data.get(2) == Some(&1), "entry replaced");
+            when(!in_posting_tree && !leaf, "entry above the leaves");
+            when(in_posting_tree && !leaf, "posting item above the leaves");
+            if in_posting_tree && leaf {
+                posting_list_actions(data, when);
+            }
+        }
+        0x30 => {
+            // The flags of ginxlogSplit follow a relation and three block numbers.
+            let flags = word(record, 24);
+            let (in_posting_tree, leaf, root) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            when(root && !in_posting_tree && leaf, "split of a root, entry tree leaf");
+            when(root && !in_posting_tree && !leaf, "split of a root, entry tree above the leaves");
+            when(root && in_posting_tree && leaf, "split of a root, posting tree leaf");
+            when(!root && !in_posting_tree && leaf, "split, entry tree leaf");
+            when(!root && !in_posting_tree && !leaf, "split, entry tree above the leaves");
+            when(!root && in_posting_tree && leaf, "split, posting tree leaf");
+        }
+        0x60 => {
+            let rows = word(record, 80) > 0;
+            when(rows, "rows into the last pending page");
+            when(!rows && record.block(1).is_some(), "new pending pages behind the last");
+        }
+        0x70 => {
+            let last = word(record, 0) == 0xffff && word(record, 2) == 0xffff;
+            when(!last, "pending page that others follow");
+            when(last, "last pending page of a row");
+        }
+        0x90 => posting_list_actions(data, when),
+        _ => {}
+    }
+}
+
+/// The actions of a `ginxlogRecompressDataLeaf`.
+fn posting_list_actions(data: &[u8], when: &mut impl FnMut(bool, &'static str)) {
+    let word =
+        |at: usize| data.get(at..at + 2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]])));
+    let mut at = 2;
+    for _ in 0..word(0).unwrap_or(0) {
+        let action = data.get(at + 1).copied();
+        at += 2;
+        when(action == Some(1), "posting list removed");
+        when(action == Some(2), "posting list inserted");
+        when(action == Some(3), "posting list replaced");
+        when(action == Some(4), "rows added to a posting list");
+        at += match action {
+            Some(2 | 3) => 8 + word(at + 6).unwrap_or(0).next_multiple_of(2),
+            Some(4) => 2 + 6 * word(at).unwrap_or(0),
+            _ => 0,
+        };
+    }
+}
+
+fn gist(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static str)) {
+    match info {
+        0x00 => {
+            let (removed, added) = (word(record, 0), word(record, 2));
+            when(removed == 1 && added == 1, "index tuple replaced in place");
+            when(removed == 0 && added > 0, "index tuples added");
+            when(removed > 0 && added == 0, "index tuples removed");
+            when(removed == 1 && added > 1, "index tuple replaced by several");
+            when(record.block(1).is_some(), "downlinks of a split");
+        }
+        0x30 => {
+            let root = record.block(1).is_some_and(|block| block.block.0 == 0);
+            when(root, "split of the root");
+            when(!root, "split of a page");
+            when(record.block(0).is_some(), "split that completes another");
+            when(word(record, 18) > if root { 3 } else { 2 }, "split into more than two");
+        }
+        _ => {}
+    }
 }
