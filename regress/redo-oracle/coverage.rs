@@ -3,7 +3,9 @@
 //!
 //! Not reachable by SQL on a healthy Postgres 17 and therefore tested on hand-built pages in `strata-redo`:
 //! Heap/HOT_UPDATE+INIT (a page's first tuple is no HOT update), map bits cleared without a reference to the map (logs of
-//! minor releases before 17.11), a dedup of a page with HAS_GARBAGE, XLOG/NOOP (nothing writes it).
+//! minor releases before 17.11), a dedup of a page with HAS_GARBAGE, XLOG/NOOP (nothing writes it), a hash index's second
+//! bitmap page (32,768 overflow pages), a squeezed page in the middle of its chain, records of an SP-GiST build (it logs none),
+//! an SP-GiST chain of dead tuples that moves, an inner tuple whose parent is on its own old or new page.
 
 /// Reached in every run.
 pub const ALWAYS: &[&str] = &[
@@ -56,6 +58,27 @@ pub const ALWAYS: &[&str] = &[
     "Gist/PAGE_SPLIT",
     "Gist/PAGE_DELETE",
     "Sequence/LOG",
+    "Hash/INIT_META_PAGE",
+    "Hash/INIT_BITMAP_PAGE",
+    "Hash/INSERT",
+    "Hash/ADD_OVFL_PAGE",
+    "Hash/SPLIT_ALLOCATE_PAGE",
+    "Hash/SPLIT_PAGE",
+    "Hash/SPLIT_COMPLETE",
+    "Hash/MOVE_PAGE_CONTENTS",
+    "Hash/SQUEEZE_PAGE",
+    "Hash/DELETE",
+    "Hash/SPLIT_CLEANUP",
+    "Hash/UPDATE_META_PAGE",
+    "Hash/VACUUM_ONE_PAGE",
+    "SPGist/ADD_LEAF",
+    "SPGist/MOVE_LEAFS",
+    "SPGist/ADD_NODE",
+    "SPGist/SPLIT_TUPLE",
+    "SPGist/PICKSPLIT",
+    "SPGist/VACUUM_LEAF",
+    "SPGist/VACUUM_ROOT",
+    "SPGist/VACUUM_REDIRECT",
     "BRIN/CREATE_INDEX",
     "BRIN/INSERT",
     "BRIN/INSERT+INIT",
@@ -135,6 +158,26 @@ pub const ALWAYS: &[&str] = &[
     "split of a page",
     "split that completes another",
     "split into more than two",
+    "overflow page that was free",
+    "overflow page beyond the others",
+    "bucket of a new splitpoint",
+    "squeeze without tuples",
+    "squeeze into the previous page",
+    "leaf for a fresh page",
+    "leaf in place of a dead one",
+    "leaf behind the head of its chain",
+    "chain moves to a fresh page",
+    "inner tuple grows in place",
+    "inner tuple grows and moves, parent elsewhere",
+    "root becomes an inner page",
+    "chain split over two pages",
+    "chain split, parent on the inner page",
+    "chain split, parent elsewhere",
+    "inner tuple split onto its own page",
+    "leaves leave dead marks",
+    "leaves move to the heads of their chains",
+    "leaves chained again",
+    "redirects cut off",
 ];
 
 /// Reached with full-page images and logged hints.
@@ -148,6 +191,7 @@ pub const WITH_IMAGES: &[&str] = &[
     "Gin/INSERT",
     "Gin/VACUUM_DATA_LEAF_PAGE",
     "Gist/PAGE_UPDATE",
+    "bucket split after its image",
     "XLOG/FPI",
     "XLOG/FPI_FOR_HINT",
 ];

@@ -16,6 +16,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("visibility", include_str!("sql/visibility.sql")),
     ("btree", include_str!("sql/btree.sql")),
     ("btree_posting", include_str!("sql/btree_posting.sql")),
+    ("hash", include_str!("sql/hash.sql")),
+    ("spgist", include_str!("sql/spgist.sql")),
     ("brin", include_str!("sql/brin.sql")),
     ("generic", include_str!("sql/generic.sql")),
     ("gin", include_str!("sql/gin.sql")),

@@ -31,3 +31,28 @@ pub fn mask(page: &mut Page) -> Result<(), MaskError> {
     set_u16_at(page, FLAGS_AT, flags & !EVACUATE_PAGE);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page_of(page_type: u16) -> Page {
+        let mut page = [0; BLOCK_BYTES];
+        page::init(&mut page, SPECIAL_BYTES);
+        set_u16_at(&mut page, TYPE_AT, page_type);
+        set_u16_at(&mut page, FLAGS_AT, 3);
+        page[100] = 7;
+        page[..10].fill(9);
+        mask(&mut page).expect("a sound page");
+        page
+    }
+
+    #[test]
+    fn free_space_is_hidden_where_there_is_some() {
+        assert_eq!(page_of(REGULAR)[100], 0);
+        assert_eq!(page_of(0xf092)[100], 7, "the items of a revmap page are compared");
+        assert_eq!(page_of(META)[100], 7, "a metapage without pd_lower too");
+        let page = page_of(REGULAR);
+        assert_eq!((&page[..10], u16_at(&page, FLAGS_AT)), (&[0; 10][..], 2), "LSN, checksum, EVACUATE_PAGE");
+    }
+}

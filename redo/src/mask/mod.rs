@@ -14,9 +14,11 @@ mod btree;
 mod generic;
 mod gin;
 mod gist;
+mod hash;
 mod heap;
 mod primitive;
 mod sequence;
+mod spgist;
 pub mod vm;
 
 #[cfg(test)]
@@ -53,6 +55,8 @@ pub fn mask(rmid: u8, block: BlockNumber, page: &mut Page) -> Result<(), MaskErr
         rmgr::GIN => gin::mask(page),
         rmgr::GIST => gist::mask(page),
         rmgr::SEQ => sequence::mask(page),
+        rmgr::HASH => hash::mask(page),
+        rmgr::SPGIST => spgist::mask(page),
         rmgr::BRIN => brin::mask(page),
         rmgr::GENERIC => generic::mask(page),
         rmgr::XLOG => {

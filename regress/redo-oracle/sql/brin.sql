@@ -6,6 +6,7 @@ SELECT brin_summarize_new_values('ranges_brin');
 -- Wider bounds: replaced in place while there is room, then moved to other pages, fresh ones among them.
 UPDATE ranges SET note = repeat('w', 40) WHERE id % 100 = 0;
 UPDATE ranges SET note = 'a' || repeat(md5(id::text), 4) WHERE id % 150 = 0;
+CHECKPOINT;
 UPDATE ranges SET note = 'z' || repeat(md5(id::text), 20) WHERE id % 170 = 0;
 UPDATE ranges SET note = '!' || repeat(md5(id::text), 30) WHERE id % 190 = 0;
 UPDATE ranges SET note = '~' || repeat(md5(id::text), 36) WHERE id % 210 = 0;
@@ -25,6 +26,7 @@ CREATE INDEX wide_bloom ON wide USING brin (id int4_bloom_ops) WITH (pages_per_r
 CREATE INDEX wide_multi ON wide USING brin (id int4_minmax_multi_ops) WITH (pages_per_range = 16);
 INSERT INTO wide SELECT i, repeat('p', 5000) FROM generate_series(1, 1390) i;
 VACUUM wide;
+CHECKPOINT;
 INSERT INTO wide SELECT i, 'short' FROM generate_series(5000, 5200) i;
 SELECT brin_summarize_new_values('wide_multi');
 CREATE UNLOGGED TABLE unlogged_ranges (id int);

@@ -77,8 +77,10 @@ fn mask_for(page: &Page) -> Option<u8> {
         // Index types with a special space of this size sign it in its last word; a btree keeps a smaller number there.
         16 if signature <= 0xff7f => Some(rmgr::BTREE),
         16 if signature == 0xff81 => Some(rmgr::GIST),
+        16 if signature == 0xff80 => Some(rmgr::HASH),
         8 if page[special..special + 4] == 0x1717_u32.to_le_bytes() => Some(rmgr::SEQ),
         8 if (0xf091..=0xf093).contains(&signature) => Some(rmgr::BRIN),
+        8 if signature == 0xff82 => Some(rmgr::SPGIST),
         // Bloom's pages, which generic records change.
         8 if signature == 0xff83 => Some(rmgr::GENERIC),
         // GIN keeps flags there, of which it has eight.
@@ -111,6 +113,10 @@ fn compare_pages(
         blank_sequence_values(&mut ours);
         blank_sequence_values(&mut theirs);
     }
+    if rmid == rmgr::SPGIST {
+        blank_last_used_pages(&mut ours);
+        blank_last_used_pages(&mut theirs);
+    }
     let interlock = if rmid == rmgr::GIST { compare::gist_interlock(&ours, &theirs) } else { None };
     compare::pages(rmid, block, &ours, &theirs).or(interlock)
 }
@@ -119,6 +125,15 @@ fn compare_pages(
 fn blank_sequence_values(page: &mut Page) {
     if let Ok(tuple) = page::stored_item(page, 1) {
         page[tuple.range()].iter_mut().skip(SEQUENCE_COLUMNS_AT).for_each(|byte| *byte = 0);
+    }
+}
+
+/// An SP-GiST metapage remembers pages with room, without a record (`SpGistUpdateMetaPage` in `src/backend/access/spgist/spgutils.c`).
+fn blank_last_used_pages(page: &mut Page) {
+    const META: u16 = 1 << 0;
+    const LAST_USED: std::ops::Range<usize> = page::HEADER_BYTES + 4..page::HEADER_BYTES + 68;
+    if page::u16_at(page, BLOCK_BYTES - 8) & META != 0 {
+        page[LAST_USED].fill(0);
     }
 }
 
@@ -224,13 +239,16 @@ mod tests {
         assert_eq!(mask_for(&with_special(16)), Some(rmgr::BTREE));
         let mut hash = with_special(16);
         hash[BLOCK_BYTES - 2..].copy_from_slice(&0xff80_u16.to_le_bytes());
-        assert_eq!(mask_for(&hash), None);
+        assert_eq!(mask_for(&hash), Some(rmgr::HASH));
         let mut brin = with_special(8);
         brin[BLOCK_BYTES - 2..].copy_from_slice(&0xf092_u16.to_le_bytes());
         assert_eq!(mask_for(&brin), Some(rmgr::BRIN));
         let mut gist = with_special(16);
         gist[BLOCK_BYTES - 2..].copy_from_slice(&0xff81_u16.to_le_bytes());
         assert_eq!(mask_for(&gist), Some(rmgr::GIST));
+        let mut spgist = with_special(8);
+        spgist[BLOCK_BYTES - 2..].copy_from_slice(&0xff82_u16.to_le_bytes());
+        assert_eq!(mask_for(&spgist), Some(rmgr::SPGIST));
         let mut sequence = with_special(8);
         assert_eq!(mask_for(&sequence), Some(rmgr::GIN));
         sequence[8184..8186].copy_from_slice(&0x1717_u16.to_le_bytes());

@@ -22,6 +22,8 @@ pub fn for_each(record: &DecodedRecord, mut found: impl FnMut(&'static str)) {
         (rmgr::BTREE, info) => btree(record, info, &mut when),
         (rmgr::GIN, info) => gin(record, info, &mut when),
         (rmgr::GIST, info) => gist(record, info, &mut when),
+        (rmgr::HASH, info) => hash(record, info, &mut when),
+        (rmgr::SPGIST, info) => spgist(record, info, &mut when),
         (rmgr::HEAP, info) => heap(record, info & 0x70, &mut when),
         (rmgr::HEAP2, info) => heap2(record, info & 0x70, &mut when),
         _ => {}
@@ -162,6 +164,68 @@ fn gist(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static s
             when(record.block(0).is_some(), "split that completes another");
             when(word(record, 18) > if root { 3 } else { 2 }, "split into more than two");
         }
+        _ => {}
+    }
+}
+
+fn hash(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static str)) {
+    match info {
+        0x30 => {
+            when(byte(record, 2) != 0, "overflow page that was free");
+            when(byte(record, 2) == 0, "overflow page beyond the others");
+        }
+        0x40 => {
+            when(byte(record, 8) & 2 != 0, "bucket of a new splitpoint");
+            let has_image =
+                |id| record.block(id).and_then(|b| b.image.as_ref()).is_some_and(|image| image.apply);
+            when(has_image(0), "bucket split after its image");
+        }
+        0x80 => {
+            let tuples = word(record, 8);
+            when(tuples == 0, "squeeze without tuples");
+            when(tuples > 0 && byte(record, 11) != 0, "squeeze into the previous page");
+            when(record.block(4).is_some(), "squeeze of a page in the middle");
+        }
+        _ => {}
+    }
+}
+
+fn spgist(record: &DecodedRecord, info: u8, when: &mut impl FnMut(bool, &'static str)) {
+    match info {
+        0x10 => {
+            let (leaf, head) = (word(record, 2), word(record, 4));
+            when(byte(record, 0) != 0, "leaf for a fresh page");
+            when(leaf == head, "leaf in place of a dead one");
+            when(leaf != head && head != 0, "leaf behind the head of its chain");
+        }
+        0x20 => {
+            when(byte(record, 2) != 0, "chain moves to a fresh page");
+            when(byte(record, 3) != 0, "chain of dead tuples moves");
+        }
+        0x30 => {
+            let moves = record.block(1).is_some();
+            when(!moves, "inner tuple grows in place");
+            when(moves && byte(record, 5) == 0, "inner tuple grows and moves, parent on its old page");
+            when(moves && byte(record, 5) == 1, "inner tuple grows and moves, parent on its new page");
+            when(moves && byte(record, 5) == 2, "inner tuple grows and moves, parent elsewhere");
+        }
+        0x40 => {
+            when(byte(record, 5) != 0, "inner tuple split onto its own page");
+            when(byte(record, 5) == 0, "inner tuple split onto another page");
+        }
+        0x50 => {
+            when(byte(record, 0) != 0, "root becomes an inner page");
+            when(record.block(0).is_some() && record.block(1).is_some(), "chain split over two pages");
+            when(byte(record, 6) != 0, "chain split, its page made anew");
+            when(byte(record, 12) != 0, "chain split, parent on the inner page");
+            when(record.block(3).is_some(), "chain split, parent elsewhere");
+        }
+        0x60 => {
+            when(word(record, 0) > 0, "leaves leave dead marks");
+            when(word(record, 4) > 0, "leaves move to the heads of their chains");
+            when(word(record, 6) > 0, "leaves chained again");
+        }
+        0x80 => when(word(record, 2) != 0, "redirects cut off"),
         _ => {}
     }
 }

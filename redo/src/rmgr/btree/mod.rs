@@ -8,7 +8,7 @@ mod dedup;
 mod delete;
 mod opaque;
 mod split;
-mod tuple;
+pub(super) mod tuple;
 mod unlink;
 
 #[cfg(test)]
