@@ -116,6 +116,7 @@ fn status(node: &Node) -> Value {
                 "values": counts.values,
                 "vm_clears_skipped": counts.vm_clears_skipped,
                 "references_beyond_end": counts.references_beyond_end,
+                "images_of_dropped_maps": counts.images_of_dropped_maps,
                 "effects_not_kept": counts.effects_not_kept,
             })
         })

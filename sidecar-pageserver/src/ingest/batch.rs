@@ -74,6 +74,8 @@ pub struct Counts {
     pub vm_clears_skipped: u64,
     /// A record changed a block beyond the end of its fork that it did not initialise, as recovery does for maps.
     pub references_beyond_end: u64,
+    /// Images of maps whose relation was dropped just before.
+    pub images_of_dropped_maps: u64,
     /// Effects that nothing here keeps: mapping files of logical rewrites.
     pub effects_not_kept: u64,
 }

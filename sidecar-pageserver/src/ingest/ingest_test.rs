@@ -141,12 +141,58 @@ fn bits_are_cleared_only_where_the_map_has_the_page() {
     bench.record(vec![clear()]);
     assert_eq!(bench.ingest.counts().vm_clears_skipped, 1);
     let vm = REL.fork(ForkNumber::VisibilityMap);
-    bench.record(vec![image(vm, 0, 0)]);
+    bench.record(vec![image(main_fork(), 0, 0), image(vm, 0, 0)]);
     let end = bench.record(vec![clear()]);
     bench.flush();
     assert_eq!(bench.ingest.counts().vm_clears_skipped, 1);
     let keys: Vec<Key> = bench.store.written_at(end).into_iter().map(|(key, _)| key).collect();
     assert!(keys.contains(&keyspace::rel_block(vm, BlockNumber(0))), "{keys:?}");
+}
+
+/// V5: a compute saves maps without locking their relation, so an image may follow the drop.
+#[test]
+fn an_image_of_a_map_does_not_bring_a_dropped_relation_back() {
+    let mut bench = Bench::new();
+    let fsm = REL.fork(ForkNumber::FreeSpaceMap);
+    bench.record(vec![image(main_fork(), 0, 1), image(fsm, 2, 7)]);
+    assert_eq!((bench.blocks(fsm), bench.first_byte(fsm, 2)), (Some(3), 7));
+    bench.record(vec![Effect::RelDrop(REL)]);
+    bench.record(vec![image(fsm, 2, 7)]);
+    assert_eq!(bench.blocks(fsm), None);
+    assert_eq!(bench.ingest.counts().images_of_dropped_maps, 1);
+}
+
+/// Takes in a record as it comes in the log; returns its end.
+fn take_in(bench: &mut Bench, rmid: u8, info: u8, body: Vec<u8>) -> Lsn {
+    let start = bench.ingest.control.lsn;
+    let bytes = RecordSpec::plain(rmid, info, body.into()).encode(Lsn(start.0 - 64));
+    let end_lsn = start + (bytes.len() as u64).next_multiple_of(8);
+    let incoming = Incoming::read(&RawRecord { lsn: start, end_lsn, bytes }).expect("a record");
+    block_on(bench.ingest.record(incoming)).expect("the model takes everything");
+    end_lsn
+}
+
+/// S12: statistics belong to the end of a clean stop that they come right before, and to no other moment.
+#[test]
+fn statistics_are_those_of_a_clean_stop() {
+    use rmgr::xlog_info::{CHECKPOINT_SHUTDOWN, NOOP};
+    let message = || crate::ingest::testkit::message(0, statistics::PREFIX, b"the file");
+    let checkpoint = || crate::ingest::testkit::checkpoint().encode().to_vec();
+    for (between, kept) in [(false, true), (true, false)] {
+        let mut bench = Bench::new();
+        let at_message = take_in(&mut bench, rmgr::LOGICALMSG, 0, message());
+        if between {
+            take_in(&mut bench, rmgr::XLOG, NOOP, Vec::new());
+        }
+        let stopped = take_in(&mut bench, rmgr::XLOG, CHECKPOINT_SHUTDOWN, checkpoint());
+        let later = take_in(&mut bench, rmgr::XLOG, CHECKPOINT_SHUTDOWN, checkpoint());
+        let mut at = |lsn| {
+            let key = keyspace::aux(AuxFile::PgStat);
+            block_on(bench.view(lsn).value_of_this_moment(key)).expect("values can be read")
+        };
+        assert_eq!(at(stopped).as_deref(), kept.then_some(&b"the file"[..]));
+        assert_eq!((at(at_message), at(later)), (None, None));
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod control;
 mod database;
 mod relation;
 mod slru;
+mod statistics;
 #[cfg(test)]
 pub(crate) mod testkit;
 
@@ -26,7 +27,7 @@ use crate::core::key::{Key, VALUE_BYTES_MAX};
 use crate::ingest::batch::{Batch, Counts};
 use crate::ingest::control::{Changed, ControlState};
 use crate::keyspace::values::{BadValue, present, tombstone};
-use crate::keyspace::{self, ControlPart};
+use crate::keyspace::{self, AuxFile, ControlPart};
 use crate::sizes::Sizes;
 use crate::store::{Store, StoreError};
 use crate::view::{View, ViewError};
@@ -86,6 +87,8 @@ pub struct Ingest<S> {
     flushed: Lsn,
     /// The last record left a mark already.
     marked: bool,
+    /// Statistics that the last record brought (S12).
+    statistics: Option<bytes::Bytes>,
 }
 
 impl<S: Store> Ingest<S> {
@@ -99,7 +102,18 @@ impl<S: Store> Ingest<S> {
         let flushed = control.lsn;
         let (batch, counts) = (Batch::default(), Counts::default());
         let origins = HashMap::new();
-        Ok(Ingest { store, sizes, control, slrus, origins, batch, counts, flushed, marked: true })
+        Ok(Ingest {
+            store,
+            sizes,
+            control,
+            slrus,
+            origins,
+            batch,
+            counts,
+            flushed,
+            marked: true,
+            statistics: None,
+        })
     }
 
     /// State as of the last record taken in.
@@ -166,6 +180,11 @@ impl<S: Store> Ingest<S> {
         }
         for effect in effects {
             self.effect(end, effect).await?;
+        }
+        // Good only if nothing lies between them and the end of a clean stop.
+        let statistics = std::mem::replace(&mut self.statistics, statistics::of(record));
+        if let Some(file) = statistics.filter(|_| shutdown) {
+            self.put_image(end, keyspace::aux(AuxFile::PgStat), file);
         }
         if let Some(bytes) = self.batch.largest_after(values).filter(|bytes| *bytes > VALUE_BYTES_MAX) {
             return Err(cannot(format!("it makes a value of {bytes} bytes, {VALUE_BYTES_MAX} are possible")));

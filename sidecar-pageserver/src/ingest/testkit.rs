@@ -89,3 +89,14 @@ pub fn parameters(track_commit_timestamp: bool) -> ParameterChange {
         track_commit_timestamp,
     }
 }
+
+/// A message for logical decoding (`xl_logical_message`), not transactional.
+pub fn message(database: u32, prefix: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut data = database.to_le_bytes().to_vec();
+    data.extend_from_slice(&[0; 4]);
+    data.extend_from_slice(&(prefix.len() as u64).to_le_bytes());
+    data.extend_from_slice(&(content.len() as u64).to_le_bytes());
+    data.extend_from_slice(prefix);
+    data.extend_from_slice(content);
+    data
+}
