@@ -5,6 +5,7 @@
 //! round until `--seconds` (default 1) have passed and takes the median round. The result is one JSON object on standard
 //! output; the target is a million records per second and core (B6 of the benchmarks). Times are of `std::time`: a
 //! benchmark measures the machine that it runs on.
+#![expect(clippy::disallowed_methods, reason = "a benchmark asks for the time")]
 
 use std::hint::black_box;
 use std::time::Instant;
