@@ -22,8 +22,6 @@ static HELD_TERMINATE: AtomicBool = AtomicBool::new(false);
 /// The handlers that were there before, as addresses.
 static OLD_INTERRUPT: AtomicUsize = AtomicUsize::new(0);
 static OLD_TERMINATE: AtomicUsize = AtomicUsize::new(0);
-/// The process whose handlers are wrapped: a fork inherits the statics, and later sets handlers of its own.
-static WRAPPED_IN: AtomicI32 = AtomicI32::new(0);
 /// `synchronous_commit` as the user has it, while it is raised; -1 otherwise.
 static USERS_LEVEL: AtomicI32 = AtomicI32::new(-1);
 
@@ -125,13 +123,9 @@ unsafe fn set_level(level: i32) {
     }
 }
 
-/// Puts our handlers before those of this process, once. Handlers are set at a process's start, long before its first commit.
+/// Puts our handlers before those of this process. Looked at before every commit: a library, or a worker's own code, may have
+/// set others since the last one.
 fn wrap_handlers() {
-    // SAFETY: a plain variable of the server.
-    let me = unsafe { pg_sys::MyProcPid };
-    if WRAPPED_IN.swap(me, Ordering::Relaxed) == me {
-        return;
-    }
     wrap(libc::SIGINT, on_interrupt, &OLD_INTERRUPT);
     wrap(libc::SIGTERM, on_terminate, &OLD_TERMINATE);
 }

@@ -19,14 +19,22 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Takes the slot. `made_before`: an earlier worker of this server made it; it must still be there.
-    pub fn take(made_before: bool, start: Lsn, segment_bytes: u64) -> Slot {
+    /// Takes the slot, which must be as an earlier worker of this server left it: not dropped, and not moved ahead of `committed`,
+    /// what a majority has. Without one before there must be none: the data directory is new.
+    pub fn take(before: Option<Lsn>, start: Lsn, segment_bytes: u64) -> Slot {
         // SAFETY: replication slots are ready before any worker starts; errors end this worker.
         unsafe {
             let found = pg_sys::SearchNamedReplicationSlot(NAME.as_ptr(), true);
             if !found.is_null() {
                 pg_sys::ReplicationSlotAcquire(NAME.as_ptr(), true);
-            } else if made_before {
+                let restart = Lsn((*found).data.restart_lsn);
+                let ours = before.is_some_and(|committed| restart <= committed.max(start));
+                if !ours || !restart.is_valid() {
+                    pgrx::PANIC!(
+                        "the replication slot {NAME:?} was made or moved by somebody else, to {restart}: log that the quorum lacks may be gone"
+                    );
+                }
+            } else if before.is_some() {
                 pgrx::PANIC!(
                     "the replication slot {NAME:?} was dropped: log that the quorum lacks may be gone"
                 );
@@ -36,7 +44,7 @@ impl Slot {
             }
             let mut slot = Slot { place: pg_sys::MyReplicationSlot, saved: Lsn::INVALID, segment_bytes };
             let known = Lsn((*slot.place).data.restart_lsn);
-            slot.set(if known.is_valid() { known } else { start });
+            slot.set(known.max(start));
             slot
         }
     }

@@ -135,8 +135,9 @@ impl Pump {
         // SAFETY: reads shared memory.
         if self.slot.is_none() && !unsafe { pg_sys::RecoveryInProgress() } {
             use std::sync::atomic::Ordering::SeqCst;
-            let made_before = self.shared.slot_made.load(SeqCst);
-            self.slot = Some(Slot::take(made_before, self.start_lsn, self.segment_bytes));
+            let committed = Lsn(self.shared.commit_lsn.load(SeqCst));
+            let before = self.shared.slot_made.load(SeqCst).then_some(committed);
+            self.slot = Some(Slot::take(before, self.start_lsn, self.segment_bytes));
             self.shared.slot_made.store(true, SeqCst);
         }
         self.slot.is_some()
