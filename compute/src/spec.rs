@@ -92,6 +92,10 @@ pub const GUARDED_SETTINGS: &[&str] = &[
     "zero_damaged_pages",
 ];
 
+/// Settings of the extension that are the user's.
+const TUNABLE_SETTINGS: &[&str] =
+    &["strata.keeper_interval", "strata.last_written_cells", "strata.relation_slots"];
+
 /// Settings with a least value: below it our workers, or prepared transactions that are alive, have no place.
 const LEAST_VALUES: &[(&str, u32)] =
     &[("max_prepared_transactions", 10), ("max_replication_slots", 2), ("max_worker_processes", 4)];
@@ -103,7 +107,8 @@ pub fn check_setting(name: &str, value: &str) -> anyhow::Result<()> {
     if !plain {
         bail!("'{name}' is no name of a setting");
     }
-    if name.starts_with("strata.") || GUARDED_SETTINGS.contains(&name.as_str()) {
+    let own = name.starts_with("strata.") && !TUNABLE_SETTINGS.contains(&name.as_str());
+    if own || GUARDED_SETTINGS.contains(&name.as_str()) {
         bail!("'{name}' is set by strata and guards durability: it cannot be given");
     }
     if let Some((_, least)) = LEAST_VALUES.iter().find(|(guarded, _)| *guarded == name)
@@ -124,6 +129,7 @@ mod tests {
             assert!(check_setting(bad, "1").is_err(), "{bad}");
         }
         assert!(check_setting("work_mem", "1MB").is_ok());
+        assert!(check_setting("strata.keeper_interval", "1s").is_ok());
         assert!(check_setting("max_worker_processes", "3").is_err());
         assert!(check_setting("max_worker_processes", "8").is_ok());
     }

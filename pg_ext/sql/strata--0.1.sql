@@ -57,8 +57,16 @@ CREATE FUNCTION strata_spilled_pages() RETURNS bigint
     AS 'MODULE_PATHNAME', 'strata_spilled_pages_wrapper';
 COMMENT ON FUNCTION strata_spilled_pages() IS 'pages kept locally because the log cannot rebuild them, since the server''s start';
 
+CREATE FUNCTION strata_keeper(
+    OUT rounds bigint, OUT saved_pages bigint, OUT returned_pages bigint, OUT settled_relations bigint,
+    OUT quiet_below pg_lsn) RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT ROWS 1
+    AS 'MODULE_PATHNAME', 'strata_keeper_wrapper';
+COMMENT ON FUNCTION strata_keeper() IS
+    'what the keeper has done since the server''s start: rounds, page images saved in the log, spilled pages given back, relations settled';
+
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
-    strata_spilled_pages() FROM PUBLIC;
+    strata_spilled_pages(), strata_keeper() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
-    strata_spilled_pages() TO pg_monitor;
+    strata_spilled_pages(), strata_keeper() TO pg_monitor;
 GRANT SELECT ON strata_page_requests TO pg_monitor;

@@ -10,10 +10,12 @@
 mod communicator;
 mod fixed_settings;
 mod guc;
+mod keeper;
 mod parent_death;
 mod shmem;
 mod smgr;
 mod sql;
+mod statistics;
 mod utility;
 mod wal;
 mod workers;

@@ -87,6 +87,11 @@ unsafe extern "C-unwind" fn on_exit(_code: libc::c_int, worker: pg_sys::Datum) {
     }
 }
 
+/// Whether the server stops.
+pub fn stop_is_wanted() -> bool {
+    TERMINATE.load(Ordering::SeqCst)
+}
+
 /// Whether the server stops and `worker` has nobody left to serve.
 pub fn may_leave(worker: Worker) -> bool {
     TERMINATE.load(Ordering::SeqCst)

@@ -29,13 +29,23 @@ pub struct Surroundings {
     pub insert_lsn: Lsn,
     /// The relation was made by a transaction that has not ended: it may be filled before it is logged.
     pub being_built: bool,
+    /// No record of a transaction that runs ends at or below this.
+    pub quiet_below: Lsn,
+}
+
+/// What is going on in the server. Asked only if the answer matters.
+pub trait Running {
+    /// Whether a transaction may still run.
+    fn transaction(&mut self, xid: u32) -> bool;
+    /// Whether a vacuum of a btree with this cycle id may still run.
+    fn vacuum(&mut self, cycle_id: u16) -> bool;
 }
 
 /// GiST marks pages of a build with this (`GistBuildLSN`, `src/include/access/gist.h`).
 const GIST_BUILD_LSN: Lsn = Lsn(1);
 
-/// Judges one page. `may_run` says whether a transaction may still run; it is only called if the answer matters.
-pub fn judge(bytes: &[u8; BLOCK_BYTES], around: Surroundings, may_run: impl FnMut(u32) -> bool) -> Verdict {
+/// Judges one page.
+pub fn judge(bytes: &[u8; BLOCK_BYTES], around: Surroundings, running: &mut impl Running) -> Verdict {
     let page = Page::new(bytes);
     let page_lsn = page.lsn();
     if page.is_all_zero() {
@@ -56,7 +66,7 @@ pub fn judge(bytes: &[u8; BLOCK_BYTES], around: Surroundings, may_run: impl FnMu
             if page_lsn <= GIST_BUILD_LSN {
                 judge_unlogged(page, around)
             } else {
-                judge_logged(page, around, may_run)
+                judge_logged(page, around, running)
             }
         }
     }
@@ -74,11 +84,13 @@ fn judge_unlogged(page: Page<'_>, around: Surroundings) -> Verdict {
 }
 
 /// A page whose LSN is real: is there content that redo would not reproduce?
-fn judge_logged(page: Page<'_>, around: Surroundings, may_run: impl FnMut(u32) -> bool) -> Verdict {
+fn judge_logged(page: Page<'_>, around: Surroundings, running: &mut impl Running) -> Verdict {
     let spill = match page.kind() {
-        PageKind::Heap => has_running_command_ids(page, may_run),
+        // The cheap test first: whoever changed the page last has ended, and so have all before.
+        PageKind::Heap if page.lsn() <= around.quiet_below => false,
+        PageKind::Heap => has_running_command_ids(page, |xid| running.transaction(xid)),
         PageKind::Sequence { log_count } => log_count != 0,
-        PageKind::BtreeInVacuum => true,
+        PageKind::BtreeInVacuum { cycle_id } => running.vacuum(cycle_id),
         PageKind::Index => false,
     };
     if spill {

@@ -6,7 +6,7 @@ const INSERT: Lsn = Lsn(0x5000_0000);
 const RUNNING: u32 = 1000;
 
 fn around(fork: ForkNumber) -> Surroundings {
-    Surroundings { fork, insert_lsn: INSERT, being_built: false }
+    Surroundings { fork, insert_lsn: INSERT, being_built: false, quiet_below: Lsn::INVALID }
 }
 
 fn empty_page(lsn: u64, special_bytes: u16) -> Box<[u8; BLOCK_BYTES]> {
@@ -19,6 +19,45 @@ fn empty_page(lsn: u64, special_bytes: u16) -> Box<[u8; BLOCK_BYTES]> {
     page[16..18].copy_from_slice(&special.to_le_bytes());
     page[18..20].copy_from_slice(&(8192u16 | 4).to_le_bytes());
     page
+}
+
+/// Transactions from this one on run, and no vacuum.
+struct Since(u32);
+
+impl Running for Since {
+    fn transaction(&mut self, xid: u32) -> bool {
+        may_run(xid, self.0)
+    }
+
+    fn vacuum(&mut self, _cycle_id: u16) -> bool {
+        false
+    }
+}
+
+/// Everything runs.
+struct All;
+
+impl Running for All {
+    fn transaction(&mut self, _xid: u32) -> bool {
+        true
+    }
+
+    fn vacuum(&mut self, _cycle_id: u16) -> bool {
+        true
+    }
+}
+
+/// Must not be asked.
+struct Never;
+
+impl Running for Never {
+    fn transaction(&mut self, xid: u32) -> bool {
+        panic!("asked about transaction {xid}")
+    }
+
+    fn vacuum(&mut self, cycle_id: u16) -> bool {
+        panic!("asked about vacuum {cycle_id}")
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -48,7 +87,7 @@ fn add_tuple(page: &mut [u8; BLOCK_BYTES], tuple: Tuple) {
 fn judge_heap(tuple: Tuple) -> Verdict {
     let mut page = empty_page(0x100, 0);
     add_tuple(&mut page, tuple);
-    judge(&page, around(ForkNumber::Main), |xid| may_run(xid, RUNNING))
+    judge(&page, around(ForkNumber::Main), &mut Since(RUNNING))
 }
 
 const KEEP: Verdict = Verdict::Spill { exists_nowhere_else: false };
@@ -96,6 +135,25 @@ fn w6_command_ids_of_running_transactions_are_kept() {
     }
 }
 
+/// The cheap test: below the first record of the oldest running transaction no tuple is looked at.
+#[test]
+fn w6_pages_below_all_running_transactions_need_no_look() {
+    let mut page = empty_page(0x100, 0);
+    add_tuple(&mut page, Tuple { xmin: 1000, cid: 1, infomask: 0x0800, ..Tuple::default() });
+    let quiet_below = |lsn| Surroundings { quiet_below: Lsn(lsn), ..around(ForkNumber::Main) };
+    assert_eq!(judge(&page, quiet_below(0x100), &mut Never), DROP);
+    assert_eq!(judge(&page, quiet_below(0xff), &mut Since(RUNNING)), KEEP);
+}
+
+/// Ids of vacuums that have ended may be lost.
+#[test]
+fn w8_only_ids_of_running_vacuums_are_kept() {
+    let mut page = empty_page(0x100, 16);
+    page[8190..].copy_from_slice(&7u16.to_le_bytes());
+    assert_eq!(judge(&page, around(ForkNumber::Main), &mut Since(RUNNING)), DROP);
+    assert_eq!(judge(&page, around(ForkNumber::Main), &mut All), KEEP);
+}
+
 #[test]
 fn running_across_the_wrap_of_xids() {
     assert!(may_run(5, u32::MAX - 10));
@@ -106,18 +164,17 @@ fn running_across_the_wrap_of_xids() {
 #[test]
 fn w1_pages_without_lsn() {
     let main = around(ForkNumber::Main);
-    let never = |_| -> bool { panic!("must not be asked") };
-    assert_eq!(judge(&[0; BLOCK_BYTES], main, never), NOTHING);
-    assert_eq!(judge(&empty_page(0, 0), main, never), NOTHING);
+    assert_eq!(judge(&[0; BLOCK_BYTES], main, &mut Never), NOTHING);
+    assert_eq!(judge(&empty_page(0, 0), main, &mut Never), NOTHING);
     let mut filled = empty_page(0, 0);
     add_tuple(&mut filled, Tuple::default());
-    assert_eq!(judge(&filled, main, never), Verdict::NotLogged);
-    assert_eq!(judge(&filled, Surroundings { being_built: true, ..main }, never), ONLY_COPY);
+    assert_eq!(judge(&filled, main, &mut Never), Verdict::NotLogged);
+    assert_eq!(judge(&filled, Surroundings { being_built: true, ..main }, &mut Never), ONLY_COPY);
     for lsn in [0, 1] {
         let mut index = empty_page(lsn, 16);
-        assert_eq!(judge(&index, main, never), KEEP);
+        assert_eq!(judge(&index, main, &mut Never), KEEP);
         add_tuple(&mut index, Tuple::default());
-        assert_eq!(judge(&index, main, never), ONLY_COPY);
+        assert_eq!(judge(&index, main, &mut Never), ONLY_COPY);
     }
 }
 
@@ -129,7 +186,7 @@ fn w8_btree_cycle_ids_and_other_special_areas() {
     {
         let mut page = empty_page(0x100, 16);
         page[8190..].copy_from_slice(&last_two.to_le_bytes());
-        assert_eq!(judge(&page, main, |_| true), verdict, "{last_two:#x}");
+        assert_eq!(judge(&page, main, &mut All), verdict, "{last_two:#x}");
     }
 }
 
@@ -141,7 +198,7 @@ fn w9_sequences_ahead_of_their_log() {
         add_tuple(&mut page, Tuple { xmin: 2, ..Tuple::default() });
         let tuple = 8184 - 64;
         page[tuple + 24 + 8..tuple + 24 + 16].copy_from_slice(&log_count.to_le_bytes());
-        assert_eq!(judge(&page, around(ForkNumber::Main), |_| true), verdict, "{log_count}");
+        assert_eq!(judge(&page, around(ForkNumber::Main), &mut All), verdict, "{log_count}");
     }
 }
 
@@ -150,29 +207,29 @@ fn v7_all_visible_heap_pages_take_the_insert_lsn() {
     let mut page = empty_page(0x100, 0);
     add_tuple(&mut page, Tuple { xmin: 2, infomask: 0x0800, ..Tuple::default() });
     page[10] = 0x04;
-    assert_eq!(judge(&page, around(ForkNumber::Main), |_| true), Verdict::Drop { last_written: INSERT });
+    assert_eq!(judge(&page, around(ForkNumber::Main), &mut All), Verdict::Drop { last_written: INSERT });
 }
 
 #[test]
 fn w18_and_v4_maps() {
     let fsm = around(ForkNumber::FreeSpaceMap);
     let vm = around(ForkNumber::VisibilityMap);
-    assert_eq!(judge(&[0; BLOCK_BYTES], fsm, |_| true), NOTHING);
-    assert_eq!(judge(&empty_page(0, 0), fsm, |_| true), KEEP);
-    assert_eq!(judge(&empty_page(0x100, 0), fsm, |_| true), KEEP);
-    assert_eq!(judge(&empty_page(0, 0), vm, |_| true), Verdict::Drop { last_written: INSERT });
+    assert_eq!(judge(&[0; BLOCK_BYTES], fsm, &mut All), NOTHING);
+    assert_eq!(judge(&empty_page(0, 0), fsm, &mut All), KEEP);
+    assert_eq!(judge(&empty_page(0x100, 0), fsm, &mut All), KEEP);
+    assert_eq!(judge(&empty_page(0, 0), vm, &mut All), Verdict::Drop { last_written: INSERT });
     let mut bits = empty_page(0, 0);
     bits[100] = 3;
-    assert_eq!(judge(&bits, vm, |_| true), KEEP);
+    assert_eq!(judge(&bits, vm, &mut All), KEEP);
     let mut logged = empty_page(0x100, 0);
     logged[100] = 3;
-    assert_eq!(judge(&logged, vm, |_| true), Verdict::Drop { last_written: INSERT });
+    assert_eq!(judge(&logged, vm, &mut All), Verdict::Drop { last_written: INSERT });
 }
 
 #[test]
 fn a_page_beyond_the_log_is_corruption() {
     let page = empty_page(INSERT.0 + 8, 16);
-    let verdict = judge(&page, around(ForkNumber::Main), |_| true);
+    let verdict = judge(&page, around(ForkNumber::Main), &mut All);
     assert_eq!(verdict, Verdict::BeyondTheLog { page_lsn: Lsn(INSERT.0 + 8) });
 }
 
@@ -185,6 +242,6 @@ proptest::proptest! {
             *byte = seed[index % 256].wrapping_add((index / 256) as u8);
         }
         let fork = ForkNumber::from_raw(fork).expect("a fork");
-        judge(&page, Surroundings { fork, insert_lsn: Lsn::MAX, being_built: false }, |_| true);
+        judge(&page, Surroundings { fork, insert_lsn: Lsn::MAX, being_built: false, quiet_below: Lsn::INVALID }, &mut All);
     }
 }

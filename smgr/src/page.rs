@@ -23,7 +23,7 @@ pub enum PageKind {
     /// A sequence's only page; `log_count` values are in the log ahead of the page.
     Sequence { log_count: i64 },
     /// 16 bytes of special area with a vacuum cycle id: btree. Other methods put an id above the valid range there.
-    BtreeInVacuum,
+    BtreeInVacuum { cycle_id: u16 },
     /// Any other special area.
     Index,
 }
@@ -88,7 +88,9 @@ impl<'a> Page<'a> {
             8 if self.u32(self.special()) == SEQUENCE_MAGIC => {
                 PageKind::Sequence { log_count: self.sequence_log_count() }
             }
-            16 if (1..=BTREE_CYCLE_ID_MAX).contains(&self.u16(BLOCK_BYTES - 2)) => PageKind::BtreeInVacuum,
+            16 if (1..=BTREE_CYCLE_ID_MAX).contains(&self.u16(BLOCK_BYTES - 2)) => {
+                PageKind::BtreeInVacuum { cycle_id: self.u16(BLOCK_BYTES - 2) }
+            }
             _ => PageKind::Index,
         }
     }

@@ -105,10 +105,6 @@ impl RelEntry {
         let fork = self.fork_mut(fork);
         fork.size = ForkSize::Blocks(blocks);
         fork.ours = true;
-        if blocks == 0 {
-            fork.spilled = 0;
-            fork.only_copies = 0;
-        }
     }
 
     /// Takes an answer of the pageserver, unless the size has become known meanwhile; returns what holds.
@@ -143,7 +139,13 @@ impl RelEntry {
     /// Whether asking the pageserver could make it forgettable.
     pub fn can_be_settled(&self) -> bool {
         let no_spill = self.forks.iter().all(|fork| fork.spilled == 0);
-        self.class == Class::Permanent && self.maker_pid == 0 && no_spill && !self.can_be_forgotten()
+        self.class != Class::Undecided && self.maker_pid == 0 && no_spill && !self.can_be_forgotten()
+    }
+
+    /// Whether the pageserver has to know the fork's size before the entry may go. Of an unlogged relation only the INIT fork is
+    /// there; the others' sizes are those of files.
+    pub fn is_stored(&self, fork: ForkNumber) -> bool {
+        self.class == Class::Permanent || fork == ForkNumber::Init
     }
 }
 
@@ -158,9 +160,22 @@ pub struct RelPartition<'a> {
     used: &'a mut usize,
 }
 
-/// A partition takes part of its cells only, so that a search meets a free one soon: 7 of 8.
-fn capacity(cells: usize) -> usize {
-    cells - cells / 8
+/// How full the table may get for an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// So that a search meets a free cell soon.
+    Ordinary,
+    /// For what cannot be refused or wait: pages that must be spilled, changes inside a critical section.
+    Reserve,
+}
+
+impl Room {
+    fn capacity(self, cells: usize) -> usize {
+        match self {
+            Room::Ordinary => cells - cells / 8,
+            Room::Reserve => cells - (cells / 32).max(1),
+        }
+    }
 }
 
 impl<'a> RelPartition<'a> {
@@ -204,15 +219,21 @@ impl<'a> RelPartition<'a> {
         Some(&mut self.cells[at])
     }
 
-    /// Puts `entry` in, in place of one with its tag. If there is no room, one that may be forgotten goes.
-    pub fn put(&mut self, entry: RelEntry) -> Result<&mut RelEntry, Full> {
+    /// Whether entries should be made forgettable before the table is full.
+    pub fn is_crowded(&self) -> bool {
+        *self.used >= Room::Ordinary.capacity(self.cells.len()) * 3 / 4
+    }
+
+    /// Puts `entry` in, in place of one with its tag. If there is no room, others that may be forgotten go.
+    pub fn put(&mut self, entry: RelEntry, room: Room) -> Result<&mut RelEntry, Full> {
         let entry = RelEntry { in_use: true, recently_used: true, ..entry };
         if let Some(at) = self.find(entry.tag) {
             self.cells[at] = entry;
             return Ok(&mut self.cells[at]);
         }
-        if *self.used >= capacity(self.cells.len()) {
-            self.forget_one(entry.tag)?;
+        while *self.used >= Room::Ordinary.capacity(self.cells.len()) && self.forget_one(entry.tag).is_ok() {}
+        if *self.used >= room.capacity(self.cells.len()) {
+            return Err(Full);
         }
         let mut at = self.home(entry.tag);
         while self.cells[at].in_use {
@@ -224,13 +245,18 @@ impl<'a> RelPartition<'a> {
     }
 
     /// The entry of `tag`, made by `new` if there is none.
-    pub fn get_or_put(&mut self, tag: RelTag, new: impl FnOnce() -> RelEntry) -> Result<&mut RelEntry, Full> {
+    pub fn get_or_put(
+        &mut self,
+        tag: RelTag,
+        room: Room,
+        new: impl FnOnce() -> RelEntry,
+    ) -> Result<&mut RelEntry, Full> {
         match self.find(tag) {
             Some(at) => {
                 self.cells[at].recently_used = true;
                 Ok(&mut self.cells[at])
             }
-            None => self.put(new()),
+            None => self.put(new(), room),
         }
     }
 

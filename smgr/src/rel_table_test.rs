@@ -62,12 +62,12 @@ proptest! {
             let tag = tag(rel);
             match op {
                 Op::Meet(_) => {
-                    if let Ok(entry) = table.get_or_put(tag, || RelEntry::met(tag, Class::Permanent)) {
+                    if let Ok(entry) = table.get_or_put(tag, Room::Ordinary, || RelEntry::met(tag, Class::Permanent)) {
                         model.insert(tag, *entry);
                     }
                 }
                 Op::Make(_) => {
-                    if let Ok(entry) = table.put(RelEntry::made(tag, Class::Permanent, 7, 99)) {
+                    if let Ok(entry) = table.put(RelEntry::made(tag, Class::Permanent, 7, 99), Room::Ordinary) {
                         model.insert(tag, *entry);
                     }
                 }
@@ -97,12 +97,15 @@ fn r1_sizes_of_ours_are_never_forgotten() {
     let (mut cells, mut used) = ([RelEntry::FREE; 8], 0);
     let mut table = RelPartition::new(&mut cells, &mut used);
     for relation in 0..7 {
-        table.put(RelEntry::met(tag(relation), Class::Permanent)).expect("room").extend(ForkNumber::Main, 1);
+        table
+            .put(RelEntry::met(tag(relation), Class::Permanent), Room::Ordinary)
+            .expect("room")
+            .extend(ForkNumber::Main, 1);
     }
-    assert_eq!(table.put(RelEntry::met(tag(7), Class::Permanent)).err(), Some(Full));
+    assert_eq!(table.put(RelEntry::met(tag(7), Class::Permanent), Room::Ordinary).err(), Some(Full));
     let seen = *table.get(tag(3)).expect("there");
     assert!(table.get_mut(tag(3)).expect("there").settle(&seen));
-    assert!(table.put(RelEntry::met(tag(7), Class::Permanent)).is_ok());
+    assert!(table.put(RelEntry::met(tag(7), Class::Permanent), Room::Ordinary).is_ok());
     assert!(table.get(tag(3)).is_none(), "the settled one went");
 }
 
@@ -124,4 +127,44 @@ fn a_changed_entry_is_not_settled() {
     let seen = entry;
     entry.extend(ForkNumber::Main, 1);
     assert!(!entry.settle(&seen) && entry.fork(ForkNumber::Main).ours);
+}
+
+/// A page that must be spilled finds room where nothing else does; the reserve is given back first.
+#[test]
+fn the_reserve_is_for_what_cannot_wait() {
+    let (mut cells, mut used) = ([RelEntry::FREE; 64], 0);
+    let mut table = RelPartition::new(&mut cells, &mut used);
+    let mut relation = 0;
+    let mut fill = |table: &mut RelPartition<'_>, room| {
+        loop {
+            relation += 1;
+            match table.put(RelEntry::met(tag(relation), Class::Permanent), room) {
+                Ok(entry) => entry.extend(ForkNumber::Main, 1),
+                Err(Full) => return table.len(),
+            }
+        }
+    };
+    assert_eq!(fill(&mut table, Room::Ordinary), 56);
+    assert_eq!(fill(&mut table, Room::Reserve), 62, "a free cell must stay, or a search would not end");
+    assert!(table.is_crowded());
+    let settled: Vec<RelEntry> = table.entries().take(20).copied().collect();
+    for seen in &settled {
+        assert!(table.get_mut(seen.tag).expect("there").settle(seen));
+    }
+    table.put(RelEntry::met(tag(999), Class::Permanent), Room::Ordinary).expect("others went");
+    assert_eq!(table.len(), 56);
+}
+
+/// Sizes of files are not the pageserver's: only the INIT fork of an unlogged relation has to agree.
+#[test]
+fn an_unlogged_relation_can_be_settled() {
+    let mut entry = RelEntry::made(tag(1), Class::Unlogged, 7, 0);
+    entry.create_fork(ForkNumber::Init);
+    assert!(!entry.can_be_settled(), "its maker runs");
+    entry.maker_pid = 0;
+    assert!(entry.can_be_settled());
+    let stored: Vec<ForkNumber> = ForkNumber::ALL.into_iter().filter(|fork| entry.is_stored(*fork)).collect();
+    assert_eq!(stored, [ForkNumber::Init]);
+    let seen = entry;
+    assert!(entry.settle(&seen) && entry.can_be_forgotten());
 }

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use pgrx::pg_sys;
-use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
 use strata_smgr::page::Page;
 
 const BM_VALID: u32 = 1 << 24;
@@ -54,6 +54,71 @@ pub fn lsn_in_buffer(rel: RelFork, block: BlockNumber) -> Option<Lsn> {
         Some(Page::new(&bytes).lsn())
     })
     .flatten()
+}
+
+const BM_DIRTY: u32 = 1 << 23;
+
+/// Writes dirty pages of permanent relations that `wanted` names, at most `most` of them; `wanted` is asked with the page locked.
+/// For a process without a transaction, whose pins have an owner.
+pub fn flush_dirty(most: usize, wanted: impl Fn(RelFork, BlockNumber, Page<'_>) -> bool) -> usize {
+    const DIRTY: u32 = BM_DIRTY | BM_VALID | BM_PERMANENT;
+    let mut flushed = 0;
+    // SAFETY: set once when shared memory is made.
+    let count = unsafe { pg_sys::NBuffers as usize };
+    for index in 0..count {
+        if flushed == most {
+            break;
+        }
+        if state_word(index) & DIRTY != DIRTY {
+            continue;
+        }
+        // SAFETY: an index of an existing buffer. The tag may change while it is read: taking the pin checks it.
+        let tag = unsafe {
+            std::ptr::read_volatile(&raw const (*pg_sys::BufferDescriptors.add(index)).bufferdesc.tag)
+        };
+        let Some(fork) = u8::try_from(tag.forkNum).ok().and_then(ForkNumber::from_raw) else { continue };
+        let rel = RelTag {
+            tablespace: tag.spcOid.to_u32(),
+            database: tag.dbOid.to_u32(),
+            relation: tag.relNumber.to_u32(),
+        };
+        // Pages of other kinds are not even pinned.
+        if fork != ForkNumber::FreeSpaceMap && (fork != ForkNumber::Main || tag.blockNum != 0) {
+            continue;
+        }
+        flushed += usize::from(flush_if(index, rel.fork(fork), BlockNumber(tag.blockNum), &wanted));
+    }
+    flushed
+}
+
+fn flush_if(
+    index: usize,
+    rel: RelFork,
+    block: BlockNumber,
+    wanted: impl Fn(RelFork, BlockNumber, Page<'_>) -> bool,
+) -> bool {
+    let buffer = i32::try_from(index + 1).expect("a buffer's number");
+    // SAFETY: as any reader of bufmgr.c: pin, lock the content, look, unlock, unpin. The pin fails if the buffer holds another page
+    // by now.
+    unsafe {
+        if !pg_sys::ReadRecentBuffer(
+            super::ffi::locator_of(rel.rel),
+            super::ffi::raw_fork(rel.fork),
+            block.0,
+            buffer,
+        ) {
+            return false;
+        }
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+        let page = &*pg_sys::BufferBlocks.add(index * BLOCK_BYTES).cast::<[u8; BLOCK_BYTES]>();
+        let wanted = wanted(rel, block, Page::new(page));
+        if wanted {
+            pg_sys::FlushOneBuffer(buffer);
+        }
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+        pg_sys::ReleaseBuffer(buffer);
+        wanted
+    }
 }
 
 /// Finds a page's buffer and looks at it under the mapping lock. The caller holds none of these locks.

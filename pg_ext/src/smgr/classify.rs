@@ -1,24 +1,31 @@
 //! Which relation is permanent: gathers what is seen here and asks `strata_smgr::class` (trap R13, `docs/traps.md`).
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use pgrx::pg_sys::{self, SMgrRelation};
 use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
 use strata_smgr::class::{self, Observation};
 use strata_smgr::page::Page;
+use strata_smgr::rel_table::{Full, Room};
 use strata_smgr::slots::Ask;
-use strata_smgr::{Class, ForkSize, RelEntry};
+use strata_smgr::{Class, ForkSize, RelEntry, RelPartition};
 
 use super::settings::{Mode, mode};
 use super::state::{self, LockMode};
-use super::{buffers, ffi, log_position, remote};
+use super::{buffers, ffi, log_position, remote, settle, spill};
 
 thread_local! {
     /// Relations that this process's transaction has made and that are not yet decided.
     static UNDECIDED: RefCell<Vec<RelTag>> = const { RefCell::new(Vec::new()) };
     /// All relations that it has made.
     static MADE: RefCell<Vec<RelTag>> = const { RefCell::new(Vec::new()) };
+    /// Relations that it has made longer.
+    static GROWN: RefCell<Vec<RelTag>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Most relations that are remembered as made longer.
+const GROWN_MAX: usize = 64;
 
 /// What the present call shows of the relation.
 #[derive(Clone, Copy)]
@@ -58,50 +65,32 @@ pub unsafe fn class_of(reln: SMgrRelation, fork: ForkNumber, seen: Seen<'_>) -> 
     }
 }
 
-/// Puts a relation into the table that this server had not met.
+/// Puts a relation into the table that this server had not met, if there is room: without, it is asked for again.
 pub fn met(tag: RelTag, class: Class) {
-    insert(tag, |mut table| table.get_or_put(tag, || RelEntry::met(tag, class)).map(|_| ()));
-}
-
-/// Runs an insertion; if the table is full, asks the pageserver about relations that it may have caught up with, and tries again.
-pub fn insert(
-    tag: RelTag,
-    attempt: impl Fn(strata_smgr::RelPartition<'_>) -> Result<(), strata_smgr::rel_table::Full>,
-) {
-    for _ in 0..3 {
-        if state::with_partition(tag, LockMode::Exclusive, &attempt).is_ok() {
-            return;
-        }
-        settle_some(tag);
-    }
-    pgrx::error!(
-        "too many relations were changed since the server's start: raise strata.relation_slots and restart"
-    );
-}
-
-/// Makes entries of a full partition forgettable by proving that the pageserver has the same sizes (R1).
-fn settle_some(tag: RelTag) {
-    const ATTEMPTS: usize = 64;
-    let candidates: Vec<RelEntry> = state::with_partition(tag, LockMode::Shared, |table| {
-        table.entries().filter(|entry| entry.can_be_settled()).take(ATTEMPTS).copied().collect()
+    let _no_room = state::with_partition(tag, LockMode::Exclusive, |mut table| {
+        table.get_or_put(tag, Room::Ordinary, || RelEntry::met(tag, class)).map(|_| ())
     });
-    for seen in candidates {
-        let now = log_position::insert_lsn();
-        let agrees = ForkNumber::ALL.iter().all(|fork| match seen.fork(*fork).size {
-            ForkSize::Unknown => true,
-            ForkSize::Absent => remote::ask(Ask::RelExists(seen.tag.fork(*fork)), now, &[]) == 0,
-            ForkSize::Blocks(blocks) => {
-                remote::ask(Ask::RelSize(seen.tag.fork(*fork)), now, &[]) == u64::from(blocks)
-                    && remote::ask(Ask::RelExists(seen.tag.fork(*fork)), now, &[]) == 1
-            }
-        });
-        if agrees {
-            // The next answer must not be older than this one, whatever happens to the pageserver meanwhile.
-            ForkNumber::ALL
-                .iter()
-                .for_each(|fork| state::last_written().raise_size(seen.tag.fork(*fork), now));
-            state::update(seen.tag, |entry| entry.settle(&seen));
-        }
+}
+
+/// Changes a relation's entry, which is made if there is none: for what must not be forgotten.
+pub fn keep(tag: RelTag, class: Class, change: impl Fn(&mut RelEntry)) {
+    insert(tag, |table, room| table.get_or_put(tag, room, || RelEntry::met(tag, class)).map(&change));
+}
+
+/// Runs an insertion that cannot be left out. If the table is full, relations that the pageserver knows as well are made
+/// forgettable; where nobody may wait for the pageserver the reserve is taken, which the keeper makes free again.
+pub fn insert(tag: RelTag, attempt: impl Fn(&mut RelPartition<'_>, Room) -> Result<(), Full>) {
+    let run = |room| state::with_partition(tag, LockMode::Exclusive, |mut table| attempt(&mut table, room));
+    if run(Room::Ordinary).is_ok() {
+        return;
+    }
+    if remote::may_ask() {
+        settle::some(state::partition_of(tag), settle::AT_ONCE, || false);
+    }
+    if run(Room::Ordinary).is_err() && run(Room::Reserve).is_err() {
+        pgrx::error!(
+            "too many relations were changed since the server's start: raise strata.relation_slots and restart"
+        );
     }
 }
 
@@ -218,6 +207,28 @@ fn wrong(tag: RelTag, class: Class) -> ! {
     pgrx::PANIC!("relation {tag} was taken for {class:?}, and is not");
 }
 
+/// Rule 5, for relations that their maker does not touch again: an empty one that CREATE DATABASE makes in the new database. Called
+/// when the maker makes another relation, before anything is logged for that, and before it commits: records since then are
+/// those of the relation's own creation.
+pub fn decide_others() {
+    // SAFETY: a plain variable of this process.
+    let my_database = unsafe { pg_sys::MyDatabaseId.to_u32() };
+    for tag in undecided().into_iter().filter(|tag| ![0, my_database].contains(&tag.database)) {
+        let Some(entry) = state::entry(tag) else { continue };
+        let observation = Observation::MakerReturns {
+            log_at_create: Lsn(entry.log_at_create),
+            log_now: log_position::my_last_record_end(),
+            in_other_database: true,
+        };
+        if let Some(class) = class::decide(observation) {
+            // SAFETY: makes or finds the server's own relation; ours are never temporary.
+            unsafe {
+                settle_class(pg_sys::smgropen(ffi::locator_of(tag), pg_sys::INVALID_PROC_NUMBER), class)
+            };
+        }
+    }
+}
+
 /// A relation was made by this process.
 pub fn made(tag: RelTag) {
     UNDECIDED.with_borrow_mut(|tags| tags.push(tag));
@@ -232,10 +243,53 @@ pub fn all_made() -> Vec<RelTag> {
     MADE.with_borrow(Clone::clone)
 }
 
+/// A relation got longer by this process's doing.
+pub fn grown(tag: RelTag) {
+    GROWN.with_borrow_mut(|tags| {
+        if tags.last() != Some(&tag) && !tags.contains(&tag) {
+            // Forgetting one of very many only forgoes a check.
+            if tags.len() == GROWN_MAX {
+                tags.remove(0);
+            }
+            tags.push(tag);
+        }
+    });
+}
+
+/// Relations that this transaction may have filled: those that it made, and those that it made longer. CREATE INDEX CONCURRENTLY
+/// fills in one transaction what another made.
+pub fn maybe_filled() -> Vec<RelTag> {
+    let mut tags = all_made();
+    for tag in GROWN.with_borrow(Clone::clone) {
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    tags
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Commit,
+    Abort,
+}
+
 /// This process's transaction has ended: its relations are like any others.
-pub fn end_of_transaction() {
+pub fn end_of_transaction(end: End) {
     UNDECIDED.with_borrow_mut(Vec::clear);
-    for tag in MADE.with_borrow_mut(std::mem::take) {
+    GROWN.with_borrow_mut(Vec::clear);
+    let made = MADE.with_borrow_mut(std::mem::take);
+    // SAFETY: a plain variable of this process.
+    let my_database = unsafe { pg_sys::MyDatabaseId.to_u32() };
+    let elsewhere = |tag: &RelTag| ![0, my_database].contains(&tag.database);
+    if end == End::Abort && made.iter().any(elsewhere) {
+        // A CREATE DATABASE that failed: the server removes the folder and nothing says so to us relation by relation.
+        let gone: HashSet<RelTag> = made.iter().filter(|tag| elsewhere(tag)).copied().collect();
+        spill::purge(|entry| gone.contains(&entry.tag));
+        state::raise_floor(log_position::insert_lsn());
+    }
+    for tag in made {
         state::update(tag, |entry| entry.maker_pid = 0);
     }
 }

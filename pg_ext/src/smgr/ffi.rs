@@ -124,6 +124,15 @@ pub fn tag_of(locator: pg_sys::RelFileLocator) -> RelTag {
     }
 }
 
+/// The server's name of a relation.
+pub fn locator_of(tag: RelTag) -> pg_sys::RelFileLocator {
+    pg_sys::RelFileLocator {
+        spcOid: tag.tablespace.into(),
+        dbOid: tag.database.into(),
+        relNumber: tag.relation.into(),
+    }
+}
+
 /// Our name of a fork; the server passes only its four numbers here.
 pub fn fork_of(fork: RawFork) -> ForkNumber {
     u8::try_from(fork).ok().and_then(ForkNumber::from_raw).expect("the server knows four forks")

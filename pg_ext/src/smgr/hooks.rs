@@ -10,6 +10,7 @@ use pgrx::{PgLogLevel, ereport, pg_guard};
 use strata_common::{ForkNumber, Lsn, RelTag};
 use strata_smgr::Class;
 
+use super::classify::End;
 use super::settings::{Mode, mode};
 use super::{buffers, classify, dbsize, ffi, log_position, spill, state};
 
@@ -72,27 +73,24 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
     use pg_sys::XactEvent::*;
     match event {
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => before_commit(),
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT => classify::end_of_transaction(),
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => classify::end_of_transaction(End::Commit),
+        XACT_EVENT_ABORT => classify::end_of_transaction(End::Abort),
         _ => {}
     }
 }
 
 /// Rule 9, and W2: nothing that was made may be left in the spill store only.
 fn before_commit() {
+    classify::decide_others();
     let made = classify::all_made();
     let check_all = mode() == Mode::Compare;
-    for tag in if check_all { made.clone() } else { classify::undecided() } {
+    for tag in if check_all { made } else { classify::undecided() } {
         // SAFETY: in a transaction that is still in progress.
         if let Some(permanent) = unsafe { catalog_persistence(tag) } {
-            let locator = pg_sys::RelFileLocator {
-                spcOid: tag.tablespace.into(),
-                dbOid: tag.database.into(),
-                relNumber: tag.relation.into(),
-            };
-            classify::catalog_says(locator, permanent);
+            classify::catalog_says(ffi::locator_of(tag), permanent);
         }
     }
-    for tag in made {
+    for tag in classify::maybe_filled() {
         refuse_only_copies(tag);
     }
 }
@@ -263,7 +261,7 @@ pub extern "C-unwind" fn after_command(after: After) {
         After::Nothing => {}
         After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),
         After::DatabaseDropped(database) => {
-            spill::purge_database(database);
+            spill::purge(|entry| entry.tag.database == database);
             state::raise_floor(log_position::insert_lsn());
         }
     }

@@ -4,17 +4,21 @@
 //! keeps what the log cannot rebuild, `remote` asks the pageserver through the communicator, `hooks` and `dbsize` cover what
 //! goes around the storage manager. Decisions live in `strata-smgr`.
 
-mod buffers;
+pub mod buffers;
 mod callbacks;
 mod classify;
 mod dbsize;
 mod ffi;
 pub mod hooks;
-mod log_position;
+pub mod images;
+pub mod log_position;
 pub mod remote;
+pub mod running;
 pub mod settings;
+pub mod settle;
 mod sizes;
-mod spill;
+pub mod spill;
+mod spill_files;
 pub mod sql;
 pub mod state;
 
@@ -63,6 +67,7 @@ pub fn init() {
         }
         crate::communicator::register();
     }
+    crate::keeper::register();
     settings::set_mode(wanted);
     // SAFETY: during preload, as the function demands; the table is static. The hook's type is the server's.
     unsafe {
@@ -99,6 +104,7 @@ pub fn on_shmem_startup() {
         return;
     }
     state::attach();
+    running::attach();
     // SAFETY: a plain variable of the server.
     if !unsafe { pg_sys::IsUnderPostmaster } {
         spill::reset();

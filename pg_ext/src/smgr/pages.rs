@@ -2,8 +2,8 @@
 
 use std::ffi::c_void;
 
+use pgrx::pg_sys::SMgrRelation;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
-use pgrx::pg_sys::{self, SMgrRelation};
 use pgrx::{PgLogLevel, ereport};
 use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, RelFork};
 use strata_smgr::evict::{self, Surroundings, Verdict};
@@ -13,7 +13,7 @@ use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::settings::{Mode, mode};
-use super::{buffers, ffi, log_position, remote, spill, state};
+use super::{buffers, ffi, log_position, remote, running, spill, state};
 
 type PageBytes = [u8; BLOCK_BYTES];
 
@@ -192,8 +192,8 @@ pub unsafe fn write(
     }
     if class == Class::Permanent {
         let entry = state::entry(rel.rel);
-        let around =
-            Surroundings { fork, insert_lsn, being_built: entry.is_some_and(|entry| entry.maker_pid != 0) };
+        let being_built = entry.is_some_and(|entry| entry.maker_pid != 0);
+        let around = Surroundings { fork, insert_lsn, being_built, quiet_below: running::quiet_below() };
         for (block, page) in blocks(first).zip(&pages) {
             take(rel, block, page, around, entry.as_ref());
         }
@@ -236,24 +236,13 @@ unsafe fn write_files(
 
 /// Does with one page what it needs. The last-written LSN is raised before the page can leave its buffer.
 fn take(rel: RelFork, block: BlockNumber, page: &PageBytes, around: Surroundings, entry: Option<&RelEntry>) {
-    let mut oldest_running = None;
-    let may_run = |xid| {
-        // SAFETY: reads shared memory under the locks that it takes itself. On a standby anything may run.
-        let oldest = *oldest_running.get_or_insert_with(|| unsafe {
-            (!pg_sys::RecoveryInProgress()).then(|| pg_sys::GetOldestActiveTransactionId().into_inner())
-        });
-        oldest.is_none_or(|oldest| evict::may_run(xid, oldest))
-    };
-    match evict::judge(page, around, may_run) {
+    match evict::judge(page, around, &mut running::Now::default()) {
         Verdict::Drop { last_written } => {
             state::last_written().raise_page(rel, block, last_written);
             spill::forget(entry, rel, block);
         }
         Verdict::Spill { exists_nowhere_else } => {
             state::last_written().raise_page(rel, block, around.insert_lsn);
-            if entry.is_none() {
-                classify::met(rel.rel, Class::Permanent);
-            }
             spill::write(rel, block, page, exists_nowhere_else);
         }
         // W1. To go on would lose the page at its next eviction.
@@ -275,7 +264,8 @@ pub fn extended(rel: RelFork, first: BlockNumber, count: u32) {
     blocks(first).take(count as usize).for_each(|block| table.raise_page(rel, block, insert_lsn));
     let known = state::update(rel.rel, |entry| entry.extend(rel.fork, first.0 + count));
     if known.is_none() {
-        classify::met(rel.rel, if rel.fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent });
-        state::update(rel.rel, |entry| entry.extend(rel.fork, first.0 + count));
+        let class = if rel.fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
+        classify::keep(rel.rel, class, |entry| entry.extend(rel.fork, first.0 + count));
     }
+    classify::grown(rel.rel);
 }

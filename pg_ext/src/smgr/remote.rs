@@ -11,30 +11,44 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgLogLevel, ereport};
 use strata_common::Lsn;
+use strata_smgr::interrupt::{Interrupt, State};
 use strata_smgr::slots::{Ask, Outcome, Request, Slot};
 
-use super::{log_position, state};
+use super::{log_position, settings, state};
 
 /// A sleep ends at a signal; this bounds the one that came between the look at the flags and the sleep.
 const SLEEP_MS: i64 = 50;
 
 /// Asks and waits; raises an ERROR if the pageserver refuses. `targets` gets one page each.
 pub fn ask(ask: Ask, not_modified_since: Lsn, targets: &[u64]) -> u64 {
-    log_position::flush_to(not_modified_since);
+    let request = Request { ask, not_modified_since };
+    match submit_and_wait(&request, targets, || false) {
+        Some(Outcome::Value(value)) => value,
+        Some(Outcome::Refused(why)) => refused(&request, &why),
+        None => unreachable!("only a caller that wants to stop goes without an answer"),
+    }
+}
+
+/// Asks for a number that the caller can do without; `None` if the pageserver refuses, or `stop` says so while there is no answer.
+pub fn ask_unless(stop: fn() -> bool, ask: Ask, not_modified_since: Lsn) -> Option<u64> {
+    match submit_and_wait(&Request { ask, not_modified_since }, &[], stop)? {
+        Outcome::Value(value) => Some(value),
+        Outcome::Refused(_) => None,
+    }
+}
+
+fn submit_and_wait(request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
+    log_position::flush_to(request.not_modified_since);
     let (slot, _) = state::my_slot();
     give_up(slot);
-    let request = Request { ask, not_modified_since };
     let begun = Instant::now();
-    slot.submit(&request, targets);
+    slot.submit(request, targets);
     ring();
-    let outcome = wait(slot, &request, targets);
-    let blocks = if let Ask::Pages { count, .. } = ask { count } else { 0 };
+    let outcome = wait(slot, request, targets, stop)?;
+    let blocks = if let Ask::Pages { count, .. } = request.ask { count } else { 0 };
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    state::stats()[ask.kind()].record(blocks, micros, matches!(outcome, Outcome::Refused(_)));
-    match outcome {
-        Outcome::Value(value) => value,
-        Outcome::Refused(why) => refused(&request, &why),
-    }
+    state::stats()[request.ask.kind()].record(blocks, micros, matches!(outcome, Outcome::Refused(_)));
+    Some(outcome)
 }
 
 fn refused(request: &Request, why: &str) -> ! {
@@ -62,18 +76,23 @@ fn ring() {
     unsafe { libc::write(state::doorbell(), one.as_ptr().cast(), one.len()) };
 }
 
-fn wait(slot: &Slot, request: &Request, targets: &[u64]) -> Outcome {
+fn wait(slot: &Slot, request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
     let _event = WaitEvent::begin();
     loop {
         let (word, seen) = slot.answers();
         if let Some(outcome) = slot.collect() {
-            return outcome;
+            return Some(outcome);
         }
         sleep_on(word, seen);
-        if interrupt_wanted() {
+        if stop() {
             give_up(slot);
-            raise_interrupt();
-            // Not raised after all (a cancel that nobody waits for any more): ask again.
+            return None;
+        }
+        let interrupt = interrupts().decide();
+        if interrupt != Interrupt::Wait {
+            give_up(slot);
+            raise(interrupt);
+            // Not raised after all (a cancel that nobody waits for any more), and it does not pend any longer: ask again.
             slot.submit(request, targets);
             ring();
         }
@@ -105,38 +124,42 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX, 0, 0, 0) };
 }
 
-/// Whether this process was asked to give up what it does and may.
-fn interrupt_wanted() -> bool {
-    // SAFETY: plain variables of this process, written by its signal handlers (globals.c).
+/// What this process is asked to do, and where it stands.
+fn interrupts() -> State {
+    // SAFETY: plain variables of this process, some written by its signal handlers (globals.c).
     unsafe {
-        pg_sys::InterruptPending != 0
-            && (pg_sys::ProcDiePending != 0 || pg_sys::QueryCancelPending != 0)
-            && pg_sys::CritSectionCount == 0
-            && !pg_sys::proc_exit_inprogress
+        let pending = pg_sys::InterruptPending != 0;
+        State {
+            terminate_pending: pending && pg_sys::ProcDiePending != 0,
+            cancel_pending: pending && pg_sys::QueryCancelPending != 0,
+            must_finish: pg_sys::CritSectionCount > 0 || pg_sys::proc_exit_inprogress,
+            held_off: pg_sys::InterruptHoldoffCount > 0,
+            cancel_held_off: pg_sys::QueryCancelHoldoffCount > 0,
+            in_transaction: pg_sys::IsTransactionState(),
+        }
     }
 }
 
-/// Raises the pending cancel or terminate. Returns if the server decides against it.
-fn raise_interrupt() {
-    // SAFETY: as above; ProcessInterrupts may be called outside critical sections.
-    unsafe {
-        if pg_sys::InterruptHoldoffCount == 0 && pg_sys::QueryCancelHoldoffCount == 0 {
-            pg_sys::ProcessInterrupts();
-            return;
-        }
-        // P10: LWLocks are held. While a transaction ends, an error would be worse than the wait.
-        if !pg_sys::IsTransactionState() {
-            return;
-        }
-        if pg_sys::ProcDiePending != 0 {
-            ereport!(
-                PgLogLevel::FATAL,
-                PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command"
-            );
-        }
-        if pg_sys::QueryCancelPending != 0 && pg_sys::QueryCancelHoldoffCount == 0 {
-            pg_sys::QueryCancelPending = 0;
+/// Whether this process may wait for the pageserver for the sake of the table alone: not where an error would stop the server,
+/// nor in a process that must go on when the communicator is gone (the shutdown checkpoint).
+pub fn may_ask() -> bool {
+    let State { must_finish, in_transaction, .. } = interrupts();
+    settings::mode() == settings::Mode::Remote && !must_finish && in_transaction
+}
+
+fn raise(interrupt: Interrupt) {
+    match interrupt {
+        Interrupt::Wait => {}
+        // SAFETY: ProcessInterrupts may be called outside critical sections.
+        Interrupt::Process => unsafe { pg_sys::ProcessInterrupts() },
+        Interrupt::Terminate => ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+            "terminating connection due to administrator command"
+        ),
+        Interrupt::Cancel => {
+            // SAFETY: the request is being served.
+            unsafe { pg_sys::QueryCancelPending = 0 };
             ereport!(
                 PgLogLevel::ERROR,
                 PgSqlErrorCode::ERRCODE_QUERY_CANCELED,

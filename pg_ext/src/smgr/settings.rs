@@ -6,6 +6,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RELATION_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(131_072);
+static KEEPER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LAST_WRITTEN_CELLS: GucSetting<i32> = GucSetting::<i32>::new(262_144);
 
 /// How permanent relations are stored.
@@ -42,6 +43,16 @@ pub fn register() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
+        c"strata.keeper_interval",
+        c"How often free space maps are saved and the spill store is tidied.",
+        c"A compute that is lost loses what free space maps learned in that time; 2048 pages a round at most.",
+        &KEEPER_INTERVAL,
+        100,
+        3_600_000,
+        GucContext::Postmaster,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
         c"strata.last_written_cells",
         c"Cells of the table of last-written LSNs.",
         c"A power of two. More cells make fewer reads wait for log that does not concern them; 8 bytes a cell.",
@@ -51,6 +62,11 @@ pub fn register() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+}
+
+/// How often the keeper goes round.
+pub fn keeper_interval_ms() -> u64 {
+    u64::try_from(KEEPER_INTERVAL.get()).unwrap_or(10_000)
 }
 
 fn power_of_two(value: i32) -> usize {

@@ -28,7 +28,7 @@ pub unsafe fn create(reln: SMgrRelation, fork: ForkNumber, is_redo: bool) {
         ForkNumber::Main => create_main(tag, is_redo),
         ForkNumber::Init => {
             if state::entry(tag).is_none() {
-                classify::met(tag, Class::Unlogged);
+                classify::keep(tag, Class::Unlogged, |_| ());
             } else {
                 // SAFETY: as above. Rule 4 of the persistence rule.
                 unsafe { classify::settle_class(reln, Class::Unlogged) };
@@ -46,20 +46,22 @@ pub unsafe fn create(reln: SMgrRelation, fork: ForkNumber, is_redo: bool) {
             }
         }
     }
-    state::update(tag, |entry| entry.create_fork(fork));
+    let class = if fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
+    classify::keep(tag, class, |entry| entry.create_fork(fork));
     raise_all(tag);
 }
 
 fn create_main(tag: RelTag, is_redo: bool) {
     if is_redo {
-        classify::met(tag, Class::Permanent);
+        classify::keep(tag, Class::Permanent, |_| ());
         return;
     }
     refuse_reuse(tag);
+    classify::decide_others();
     // SAFETY: a plain variable of this process.
     let me = unsafe { pg_sys::MyProcPid };
     let entry = RelEntry::made(tag, Class::Undecided, me, log_position::my_last_record_end().0);
-    classify::insert(tag, |mut table| table.put(entry).map(|_| ()));
+    classify::insert(tag, |table, room| table.put(entry, room).map(|_| ()));
     classify::made(tag);
 }
 
@@ -239,13 +241,11 @@ pub unsafe fn truncate(reln: SMgrRelation, fork: ForkNumber, old_blocks: u32, bl
     if local {
         return;
     }
-    if known.is_none() {
-        classify::met(rel.rel, Class::Permanent);
-    }
     if known.is_some_and(|entry| entry.fork(fork).spilled > 0) {
         spill::truncate(rel, blocks);
     }
-    state::update(rel.rel, |entry| entry.truncate(fork, blocks));
+    let class = if fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
+    classify::keep(rel.rel, class, |entry| entry.truncate(fork, blocks));
     // V4: the cut changes bits of pages of the other forks, too.
     raise_all(rel.rel);
 }

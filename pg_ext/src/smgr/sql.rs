@@ -102,3 +102,29 @@ fn strata_spilled_pages() -> Option<i64> {
     let spilled = (mode() != Mode::Local).then(|| state::spilled_pages().load(Ordering::Relaxed))?;
     Some(i64::try_from(spilled).unwrap_or(i64::MAX))
 }
+
+/// What the keeper has done since the server's start; no row without remote storage.
+#[pg_extern]
+#[allow(clippy::type_complexity, reason = "the columns of a row")]
+fn strata_keeper() -> TableIterator<
+    'static,
+    (
+        name!(rounds, i64),
+        name!(saved_pages, i64),
+        name!(returned_pages, i64),
+        name!(settled_relations, i64),
+        name!(quiet_below, i64),
+    ),
+> {
+    let keeper = (mode() != Mode::Local).then(state::keeper);
+    let count = |value: &AtomicU64| i64::try_from(value.load(Ordering::Acquire)).unwrap_or(i64::MAX);
+    TableIterator::new(keeper.into_iter().map(move |keeper| {
+        (
+            count(&keeper.rounds),
+            count(&keeper.saved_pages),
+            count(&keeper.returned_pages),
+            count(&keeper.settled_relations),
+            count(&keeper.quiet_below),
+        )
+    }))
+}

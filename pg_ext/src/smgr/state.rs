@@ -21,6 +21,9 @@ pub const PARTITIONS: usize = 16;
 /// Processes beside the backends that may read pages (`NUM_AUXILIARY_PROCS` is 6 in `src/include/storage/proc.h`).
 const AUXILIARY_PROCESSES: usize = 8;
 const TRANCHE: &std::ffi::CStr = c"strata_relations";
+/// Locks of the spill store, one for all forks that share its number.
+const SPILL_LOCKS: usize = 64;
+const SPILL_TRANCHE: &std::ffi::CStr = c"strata_spill";
 
 /// Fixed part of the shared memory. Zeroes are its first state.
 #[repr(C)]
@@ -30,6 +33,23 @@ struct Fixed {
     /// Entries in use, per partition; guarded by the partition's lock.
     used: [usize; PARTITIONS],
     spilled_pages: AtomicU64,
+    /// Counts removals of spill files, per lock.
+    spill_generations: [AtomicU64; SPILL_LOCKS],
+    keeper: Keeper,
+}
+
+/// What the keeper has done since the server's start, and what it has found.
+#[repr(C)]
+pub struct Keeper {
+    pub rounds: AtomicU64,
+    /// Page images that it has put into the log.
+    pub saved_pages: AtomicU64,
+    /// Spilled pages that it has given back because the log can rebuild them.
+    pub returned_pages: AtomicU64,
+    /// Relations whose entries it has made forgettable.
+    pub settled_relations: AtomicU64,
+    /// No record of a running transaction ends at or below this (W6).
+    pub quiet_below: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -74,13 +94,17 @@ const BLOCK: usize = strata_common::BLOCK_BYTES;
 
 static BASE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 static LOCKS: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
+static SPILL_LOCK: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
 static DOORBELL: AtomicI32 = AtomicI32::new(-1);
 pub static WAIT_EVENT: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
 
 /// Bytes of shared memory needed; also asks for the locks. Call from `shmem_request_hook`.
 pub fn request() -> usize {
     // SAFETY: called from the request hook, the one place where this is allowed.
-    unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32) };
+    unsafe {
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32);
+        pg_sys::RequestNamedLWLockTranche(SPILL_TRANCHE.as_ptr(), SPILL_LOCKS as i32);
+    }
     LAYOUT.get_or_init(Layout::measure).offsets()[4] + 4096
 }
 
@@ -101,6 +125,7 @@ pub fn attach() {
         }
         BASE.store(base, Ordering::Release);
         LOCKS.store(pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr()), Ordering::Release);
+        SPILL_LOCK.store(pg_sys::GetNamedLWLockTranche(SPILL_TRANCHE.as_ptr()), Ordering::Release);
         WAIT_EVENT.store(pg_sys::WaitEventExtensionNew(c"StrataPageRequest".as_ptr()), Ordering::Release);
         if DOORBELL.load(Ordering::Acquire) < 0 {
             // Children inherit it by fork; a program started by one of them does not.
@@ -145,6 +170,10 @@ pub fn spilled_pages() -> &'static AtomicU64 {
     &fixed().spilled_pages
 }
 
+pub fn keeper() -> &'static Keeper {
+    &fixed().keeper
+}
+
 pub fn slots() -> SlotTable<'static> {
     let layout = Layout::now();
     // SAFETY: zeroed by `attach`, which is a slot's first state; all fields are atomics.
@@ -171,7 +200,12 @@ pub enum LockMode {
 
 /// Runs `body` with the partition of `tag` locked. `body` must not raise errors, wait, or ask for another partition.
 pub fn with_partition<T>(tag: RelTag, mode: LockMode, body: impl FnOnce(RelPartition<'_>) -> T) -> T {
-    with_partition_number(relation_hash(tag) as usize % PARTITIONS, mode, body)
+    with_partition_number(partition_of(tag), mode, body)
+}
+
+/// Number of the partition that a relation's entry is in.
+pub fn partition_of(tag: RelTag) -> usize {
+    relation_hash(tag) as usize % PARTITIONS
 }
 
 /// The same by number, for walks over the whole table.
@@ -195,6 +229,41 @@ pub fn with_partition_number<T>(
         let cells = std::slice::from_raw_parts_mut(first, layout.relations);
         let used = &mut *(&raw mut (*part::<Fixed>(0)).used).cast::<usize>().add(number);
         let result = body(RelPartition::new(cells, used));
+        pg_sys::LWLockRelease(lock);
+        result
+    }
+}
+
+/// The generation of the spill files under one lock: it changes when files are removed, so that no process goes on with
+/// descriptors of files that are gone.
+pub struct Generation(&'static AtomicU64);
+
+impl Generation {
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn begin_next(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `body` with the spill store of a fork locked. `body` may raise errors, which release the lock as any of the server's,
+/// and may lock the relation's partition; nobody waits for a lock of the store with a partition locked.
+pub fn with_spill<T>(rel: strata_common::RelFork, mode: LockMode, body: impl FnOnce(&Generation) -> T) -> T {
+    // High bits: the low ones pick the relation's partition, and forks of one relation share nothing but by chance.
+    let number =
+        (relation_hash(rel.rel) >> 24).wrapping_add(u64::from(rel.fork.raw())) as usize % SPILL_LOCKS;
+    let wanted = if mode == LockMode::Shared {
+        pg_sys::LWLockMode::LW_SHARED
+    } else {
+        pg_sys::LWLockMode::LW_EXCLUSIVE
+    };
+    // SAFETY: the lock exists.
+    unsafe {
+        let lock = &raw mut (*SPILL_LOCK.load(Ordering::Acquire).add(number)).lock;
+        pg_sys::LWLockAcquire(lock, wanted);
+        let result = body(&Generation(&fixed().spill_generations[number]));
         pg_sys::LWLockRelease(lock);
         result
     }
