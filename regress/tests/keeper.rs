@@ -257,3 +257,42 @@ fn a_small_relation_table_serves_thousands_of_relations() -> Result<()> {
     whole.amcheck(&compute)?;
     Ok(())
 }
+
+/// W2: such an index is made in one transaction and filled in another, and its pages leave before they are logged.
+#[test]
+fn an_index_built_concurrently_under_few_buffers_is_whole_after_a_loss() -> Result<()> {
+    let whole = Whole::started()?;
+    let few = ["--set", "shared_buffers=1MB", "--set", "maintenance_work_mem=1MB"];
+    let compute = whole.start_compute("a", &few)?;
+    whole.sql(
+        &compute.connstr,
+        "CREATE EXTENSION strata;
+         CREATE TABLE words AS SELECT n, ARRAY[n % 500, n % 701, n] AS numbers FROM generate_series(1, 20000) AS n",
+    )?;
+    let spilled = number(&whole, &compute, "SELECT strata_spilled_pages()")?;
+    for index in
+        ["USING gin (numbers)", "USING spgist ((numbers[1]::text))", "USING gist (int4range(n, n + 5))"]
+    {
+        whole.sql(&compute.connstr, &format!("CREATE INDEX CONCURRENTLY ON words {index}"))?;
+    }
+    ensure!(number(&whole, &compute, "SELECT strata_spilled_pages()")? > spilled, "nothing was spilled");
+    whole.lose_compute(&compute)?;
+    let compute = whole.start_compute("b", &few)?;
+    for condition in
+        ["numbers @> ARRAY[17]", "numbers[1]::text = '17'", "int4range(n, n + 5) && int4range(300, 900)"]
+    {
+        let count = |by: &str| {
+            let sql = format!("SET enable_{by} = off; SELECT count(*) FROM words WHERE {condition}");
+            number(&whole, &compute, &sql)
+        };
+        let (by_index, by_table) = (
+            count("seqscan")?,
+            count("bitmapscan = off; SET enable_indexscan = off; SET enable_indexonlyscan")?,
+        );
+        ensure!(
+            by_index == by_table && by_table > 0,
+            "{condition}: {by_index} by index, {by_table} by table"
+        );
+    }
+    Ok(())
+}
