@@ -3,7 +3,8 @@
 //! Pure parts, each a plain value that is told what happened and answers what to do: which relation is permanent
 //! (`class`), what an evicted page needs (`evict`), how old an answer may be (`last_written`), how large relations are
 //! (`rel_table`), how a backend and the communicator hand over a request (`slots`). One part does I/O: the page client
-//! (`client`), which the communicator runs. The state lives in shared memory that `pg_ext` lays out; everything here works on
+//! (`client`), which the communicator runs. `stock` stands apart: it reads an unpatched server's program and says whether its storage
+//! manager can be replaced. The state lives in shared memory that `pg_ext` lays out; everything here works on
 //! plain slices and atomics of it.
 //!
 //! Knows nothing of Postgres's processes, locks and memory; page layouts only as far as eviction needs them (`page`).
@@ -20,6 +21,7 @@ pub mod quiet;
 pub mod rel_table;
 pub mod request_stats;
 pub mod slots;
+pub mod stock;
 
 pub use class::Class;
 pub use last_written::LastWritten;
