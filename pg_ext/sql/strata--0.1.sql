@@ -9,7 +9,7 @@ COMMENT ON FUNCTION strata_version() IS 'version of the extension and of the Pos
 CREATE FUNCTION strata_smgr_mode() RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'strata_smgr_mode_wrapper';
-COMMENT ON FUNCTION strata_smgr_mode() IS 'how pages are stored: registered (remote, by the server''s registration hook) or local (files)';
+COMMENT ON FUNCTION strata_smgr_mode() IS 'how pages are stored: registered (remote, by the server''s registration hook), stock (remote, by taking over an unpatched server''s table) or local (files)';
 
 CREATE FUNCTION strata_safekeepers_raw(
     OUT id bigint, OUT address text, OUT state text, OUT term bigint,

@@ -46,17 +46,8 @@ fn take_over(oid: u32, function: SizeFunction) -> Result<(), String> {
         let first = (&raw const ffi::fmgr_builtins).cast::<FmgrBuiltin>();
         let count = usize::try_from(ffi::fmgr_nbuiltins).unwrap_or(0);
         let index = (0..count).find(|index| (*first.add(*index)).foid == Oid::from(oid));
-        let entry = first.add(index.ok_or_else(|| format!("there is no function {oid}"))?).cast_mut();
-        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).map_err(|e| e.to_string())?;
-        let begin = entry as usize / page * page;
-        let bytes = (entry as usize + size_of::<FmgrBuiltin>() - begin).next_multiple_of(page);
-        let protect = |flags| match libc::mprotect(begin as *mut libc::c_void, bytes, flags) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error().to_string()),
-        };
-        protect(libc::PROT_READ | libc::PROT_WRITE)?;
-        (*entry).func = function;
-        protect(libc::PROT_READ)
+        let entry = first.add(index.ok_or_else(|| format!("there is no function {oid}"))?);
+        super::memory::overwrite(&raw const (*entry).func as usize, &(function as usize).to_ne_bytes())
     }
 }
 

@@ -47,7 +47,8 @@ pub struct FSmgr {
 
 macro_rules! server_functions {
     ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
-        mod raw {
+        /// The functions without the guard: for callers that hold nothing and pass an error on as it is thrown.
+        pub mod raw {
             use super::*;
             unsafe extern "C-unwind" {
                 $(pub fn $name($($arg: $type),*) $(-> $result)?;)*

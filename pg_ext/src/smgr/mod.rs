@@ -2,7 +2,7 @@
 //!
 //! `callbacks` is what the server calls, `sizes` and `pages` do it, `classify` finds out which relation is permanent, `spill`
 //! keeps what the log cannot rebuild, `remote` asks the pageserver through the communicator, `hooks` and `dbsize` cover what
-//! goes around the storage manager. Decisions live in `strata-smgr`.
+//! goes around the storage manager, `stock` takes the place of a registration hook. Decisions live in `strata-smgr`.
 
 pub mod buffers;
 mod callbacks;
@@ -12,6 +12,7 @@ mod ffi;
 pub mod hooks;
 pub mod images;
 pub mod log_position;
+mod memory;
 pub mod remote;
 pub mod running;
 pub mod settings;
@@ -21,6 +22,7 @@ pub mod spill;
 mod spill_files;
 pub mod sql;
 pub mod state;
+mod stock;
 
 mod pages;
 
@@ -30,7 +32,7 @@ use pgrx::pg_sys;
 use strata_common::Lsn;
 
 use crate::guc;
-use settings::Mode;
+use settings::{Entry, Mode};
 
 /// Our number in the server's table of storage managers.
 static NUMBER: AtomicI32 = AtomicI32::new(0);
@@ -52,11 +54,6 @@ pub fn init() {
     if wanted == Mode::Local {
         return;
     }
-    let Some((register, hook)) = ffi::registration() else {
-        pgrx::error!(
-            "this server has no storage manager registration: use the Postgres that Strata's set-up builds"
-        );
-    };
     // SAFETY: a plain setting of the server. With minimal, bulk writes carry no LSN and a permanent relation looks unlogged (R13).
     if unsafe { pg_sys::wal_level } < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 {
         pgrx::error!("remote storage needs wal_level = replica or logical");
@@ -69,13 +66,32 @@ pub fn init() {
     }
     crate::keeper::register();
     settings::set_mode(wanted);
+    enter();
+    hooks::install();
+    dbsize::install();
+    settings::forbid_compiled_queries();
+}
+
+/// Makes the server call us: by its registration hook, or by taking its table over if it has none (D2).
+fn enter() {
+    let Some((register, hook)) = ffi::registration() else {
+        if let Err(problem) = stock::take_over() {
+            pgrx::error!(
+                "this server has no storage manager registration, and its own storage manager cannot be taken over: {problem}; use the Postgres that Strata's set-up builds"
+            );
+        }
+        settings::set_entry(Entry::Stock);
+        return;
+    };
     // SAFETY: during preload, as the function demands; the table is static. The hook's type is the server's.
     unsafe {
+        if (*hook).is_some() {
+            pgrx::error!("another library has registered a storage manager");
+        }
         NUMBER.store(register(&callbacks::TABLE), Ordering::Relaxed);
         *hook = Some(callbacks::select);
     }
-    hooks::install();
-    dbsize::install();
+    settings::set_entry(Entry::Registered);
 }
 
 fn start_lsn() -> Result<Lsn, String> {
@@ -102,6 +118,11 @@ pub fn on_shmem_request() -> usize {
 pub fn on_shmem_startup() {
     if settings::mode() == Mode::Local {
         return;
+    }
+    if !stock::still_ours() {
+        pgrx::error!(
+            "another library of shared_preload_libraries has taken over the server's storage manager"
+        );
     }
     state::attach();
     running::attach();

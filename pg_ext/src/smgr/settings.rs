@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys;
 
 static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RELATION_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(131_072);
@@ -22,6 +23,26 @@ pub enum Mode {
 }
 
 static MODE: AtomicU8 = AtomicU8::new(Mode::Local as u8);
+
+/// How the server came to call us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Entry {
+    /// By the hook that the patch adds.
+    Registered = 0,
+    /// Its own table was taken over.
+    Stock = 1,
+}
+
+static ENTRY: AtomicU8 = AtomicU8::new(Entry::Registered as u8);
+
+pub fn set_entry(entry: Entry) {
+    ENTRY.store(entry as u8, Ordering::Release);
+}
+
+pub fn entry() -> Entry {
+    if ENTRY.load(Ordering::Acquire) == Entry::Stock as u8 { Entry::Stock } else { Entry::Registered }
+}
 
 pub fn register() {
     GucRegistry::define_bool_guc(
@@ -67,6 +88,21 @@ pub fn register() {
 /// How often the keeper goes round.
 pub fn keeper_interval_ms() -> u64 {
     u64::try_from(KEEPER_INTERVAL.get()).unwrap_or(10_000)
+}
+
+/// Compiled queries call built-in functions by their names, not through the server's table of functions, and may carry copies of
+/// constant tables with them: both would go around what was taken over. A provider that does not exist is how the server itself
+/// goes without compilation; no session can name another.
+pub fn forbid_compiled_queries() {
+    // SAFETY: while libraries are loaded, settings of the server's start may be set; the strings are static.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"jit_provider".as_ptr(),
+            c"not_with_strata".as_ptr(),
+            pg_sys::GucContext::PGC_POSTMASTER,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
 }
 
 fn power_of_two(value: i32) -> usize {

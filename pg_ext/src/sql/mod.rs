@@ -4,7 +4,7 @@ mod safekeepers;
 
 use pgrx::prelude::*;
 
-use crate::smgr::settings::Mode;
+use crate::smgr::settings::{Entry, Mode, entry};
 
 #[pg_extern]
 fn strata_version() -> String {
@@ -15,6 +15,7 @@ fn strata_version() -> String {
 fn strata_smgr_mode() -> &'static str {
     match crate::smgr::settings::mode() {
         Mode::Local => "local",
+        Mode::Remote if entry() == Entry::Stock => "stock",
         Mode::Remote => "registered",
         Mode::Compare => "compare",
     }
