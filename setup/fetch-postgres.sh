@@ -5,6 +5,7 @@
 # usage: fetch-postgres.sh [--print-sha256]
 . "$(dirname -- "$0")/common.sh"
 . "$repo/setup/postgres.version"
+. "$repo/setup/private-apt.sh"
 
 want_sha=yes
 [ "${1:-}" = --print-sha256 ] && want_sha=no
@@ -30,25 +31,13 @@ if [ -f "$tarball" ] && check "$tarball"; then
     exit 0
 fi
 
-command -v apt-get >/dev/null || die "no apt-get here: set STRATA_PG_SOURCE to the tarball postgresql-$version.tar.bz2"
-apt=$(mktemp -d "$src/apt.XXXXXX")
-trap 'rm -rf "$apt"' EXIT
-mkdir -p "$apt/sources" "$apt/lists/partial"
-
-# The address of the configured Debian archive (deb822 or one-line format), security and updates entries left out.
-uri=$( { cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs:[[:space:]]*//p'
-         cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]*\).*/\2/p'
-       } | tr ' ' '\n' | grep -E '/debian/?$' | head -n 1 )
-[ -n "$uri" ] || die "no Debian archive among the apt sources: set STRATA_PG_SOURCE to the tarball postgresql-$version.tar.bz2"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-for suite in trixie trixie-updates; do
-    printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' "$uri" "$suite" "$keyring"
-done >"$apt/sources/strata.sources"
-
-aptget() {
-    apt-get -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$apt/sources" -o "Dir::State::lists=$apt/lists" \
-        -o "Dir::Cache=$apt" -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none "$@"
-}
+problem=0
+private_apt deb-src || problem=$?
+case $problem in
+    0) ;;
+    1) die "no apt-get here: set STRATA_PG_SOURCE to the tarball postgresql-$version.tar.bz2" ;;
+    *) die "no Debian archive among the apt sources: set STRATA_PG_SOURCE to the tarball postgresql-$version.tar.bz2" ;;
+esac
 say "fetching the Postgres $version source"
 quietly "$src/fetch.log" aptget update
 package=$(cd "$apt" && aptget source --print-uris --only-source postgresql-17 2>/dev/null | sed -n "s/^'\([^']*\)' \([^ ]*orig\.tar\.bz2\) .*/\2/p" | tail -n 1)
