@@ -8,12 +8,18 @@ size=${1:?usage: run-suites.sh small|full [SUITE …]}
 shift
 pair=$(setup/install-extension.sh target/release/libstrata.so)
 export STRATA_TEST_PG_BIN=$pair/bin STRATA_TEST_SIZE=$size
+# Servers without the patch are made here, so that no suite's time has them in it.
+stock=$(setup/install-extension.sh target/release/libstrata.so vanilla)
+[ -n "${STRATA_PG_SOURCE:-}" ] || setup/install-extension.sh target/release/libstrata.so debian >/dev/null
 
 names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
 suite crates       900       "cargo test --release --workspace --no-fail-fast"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
+if [ "$size" = full ]; then
+    suite stock    900       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute"
+fi
 
 failed=() passed=0 report=()
 for i in "${!names[@]}"; do

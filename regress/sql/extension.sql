@@ -1,7 +1,7 @@
 -- What CREATE EXTENSION brings, and what it answers on any compute.
 CREATE EXTENSION strata;
 SELECT strata_version() LIKE 'strata % for PostgreSQL 17%' AS version;
-SELECT strata_smgr_mode();
+SELECT strata_smgr_mode() IN ('registered', 'stock') AS remote;
 \dx+ strata
 -- Three or any other odd number of safekeepers, each once.
 SELECT count(*) % 2 = 1 AS odd, count(*) = count(DISTINCT id) AS distinct_ids FROM strata_safekeepers;

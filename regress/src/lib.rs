@@ -8,6 +8,7 @@ pub mod oracle;
 pub mod postgres;
 pub mod refusal;
 pub mod replay;
+pub mod stock;
 pub mod tpcb;
 pub mod wal_files;
 pub mod whole;

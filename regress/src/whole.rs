@@ -32,6 +32,8 @@ pub struct Said {
 pub struct Whole {
     home: TempDir,
     bin_dir: PathBuf,
+    /// Where its Postgres lies, if not where the programs say.
+    tree: Option<PathBuf>,
 }
 
 /// A running compute.
@@ -52,16 +54,32 @@ impl Whole {
         Ok(whole)
     }
 
+    /// `started` with another Postgres.
+    pub fn started_on(tree: PathBuf) -> Result<Whole> {
+        let whole = Whole::make(Some(tree), &[])?;
+        whole.strata(&["start"])?;
+        Ok(whole)
+    }
+
     /// `strata init` with further arguments, nothing running afterwards.
     pub fn initialised(arguments: &[&str]) -> Result<Whole> {
+        Whole::make(None, arguments)
+    }
+
+    fn make(tree: Option<PathBuf>, arguments: &[&str]) -> Result<Whole> {
         let home = tempfile::Builder::new().prefix("strata-whole-").tempdir()?;
         // Postgres, another user if we are root, walks through to its own folder.
         std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let mut whole = Whole { home, bin_dir: PathBuf::new() };
+        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree };
         let bin_dir = whole.strata(&["pg-bindir"])?;
         whole.bin_dir = PathBuf::from(bin_dir.trim());
         whole.strata(&[&["init"], arguments].concat())?;
         Ok(whole)
+    }
+
+    /// Computes that are started from now on run the Postgres of this tree.
+    pub fn use_tree(&mut self, tree: PathBuf) {
+        self.tree = Some(tree);
     }
 
     /// `$STRATA_DIR` of this one.
@@ -78,6 +96,9 @@ impl Whole {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(programs().join("strata"));
         command.env("STRATA_DIR", self.dir()).args(arguments).stdin(Stdio::null());
+        if let Some(tree) = &self.tree {
+            command.env("STRATA_PG_TREE", tree);
+        }
         command
     }
 
