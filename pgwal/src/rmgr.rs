@@ -264,9 +264,26 @@ pub fn record_name(rmid: u8, info: u8) -> String {
     }
 }
 
+/// Names of all record types of Postgres 17.
+pub fn record_names() -> impl Iterator<Item = String> {
+    let of = |manager: &'static Manager| {
+        manager.records.iter().map(move |(_, name)| format!("{}/{name}", manager.name))
+    };
+    MANAGERS.iter().flat_map(of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn record_types_are_named_once() {
+        let mut names: Vec<String> = record_names().collect();
+        assert_eq!(names.len(), 124);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 124);
+    }
 
     #[test]
     fn names_are_those_of_pg_waldump() {

@@ -1,18 +1,16 @@
-//! The large size (`make soak`): Postgres's own regression suite as the workload, some 2.4 million records.
+//! Of the large size (`make soak`): Postgres's own regression suite as the workload, some 2.4 million records.
 //!
-//! Records of resource managers that redo does not know are counted, and their relations leave the comparison.
+//! `pg_regress` and the suite come from the built source tree next to the bin folder.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use strata_regress::oracle::UnknownRecords;
 use strata_regress::postgres::{Cluster, Stop, run};
 
-use crate::judge;
-use crate::run::{Pair, Settings, judge_log};
+use crate::run::{Outcome, Pair, Settings, judge_log};
 
-/// `full` makes the suites run in their full size.
-const SIZE_VARIABLE: &str = "STRATA_TEST_SIZE";
+/// Records of one run of the suite, at least.
+const RECORDS_MIN: u64 = 1_000_000;
 
 /// The built source tree next to the bin folder, which holds `pg_regress` and the suite.
 fn source(bin: &Path) -> Result<PathBuf> {
@@ -39,25 +37,14 @@ fn run_core_suite(cluster: &Cluster) -> Result<()> {
     run(&mut pg_regress).map(|_| ())
 }
 
-#[test]
-fn redo_makes_the_pages_of_the_core_suite() -> Result<()> {
-    if std::env::var(SIZE_VARIABLE).as_deref() != Ok("full") {
-        println!("left out: {SIZE_VARIABLE}=full runs it");
-        return Ok(());
-    }
-    for full_page_writes in ["off", "on"] {
-        let settings = Settings { full_page_writes, wal_log_hints: full_page_writes, wal_compression: "lz4" };
-        let mut pair = Pair::new()?;
-        pair.cluster.start(&settings.server())?;
-        run_core_suite(&pair.cluster)?;
-        pair.cluster.stop(Stop::Fast)?;
-        let outcome = judge_log(&pair, UnknownRecords::Drop)?;
-        judge(&outcome)?;
-        ensure!(
-            outcome.report.records() > 1_000_000,
-            "the suite made only {} records",
-            outcome.report.records()
-        );
-    }
-    Ok(())
+/// Runs the suite and replays its log.
+pub fn workload(settings: &Settings) -> Result<Outcome> {
+    let mut pair = Pair::new()?;
+    pair.start(settings)?;
+    run_core_suite(&pair.cluster)?;
+    pair.cluster.stop(Stop::Fast)?;
+    let outcome = judge_log(&pair)?;
+    let records = outcome.report.records();
+    ensure!(records > RECORDS_MIN, "the suite made only {records} records");
+    Ok(outcome)
 }

@@ -7,6 +7,13 @@
 //! bitmap page (32,768 overflow pages), a squeezed page in the middle of its chain, records of an SP-GiST build (it logs none),
 //! an SP-GiST chain of dead tuples that moves, an inner tuple whose parent is on its own old or new page.
 
+/// Record types that no workload can produce at wal_level replica or above, and why.
+pub const NEVER: &[(&str, &str)] = &[
+    ("Gist/ASSIGN_LSN", "only for permanent relations whose log is skipped, which takes wal_level minimal"),
+    ("Heap/HOT_UPDATE+INIT", "a HOT update stays on its page, so its new row is never the first one there"),
+    ("XLOG/NOOP", "nothing in Postgres 17 writes it"),
+];
+
 /// Reached in every run.
 pub const ALWAYS: &[&str] = &[
     "Heap/INSERT",
@@ -180,16 +187,23 @@ pub const ALWAYS: &[&str] = &[
     "redirects cut off",
 ];
 
-/// Reached with full-page images and logged hints.
-pub const WITH_IMAGES: &[&str] = &[
+/// At least one page of these record types came as an image to be applied; branches of redo that only such an image makes.
+pub const RESTORED: &[&str] = &[
     "Heap/INSERT",
+    "Heap/DELETE",
     "Heap/UPDATE",
+    "Heap/LOCK",
+    "Heap2/MULTI_INSERT",
+    "Heap2/PRUNE_VACUUM_SCAN",
     "Heap2/VISIBLE",
-    "Btree/SPLIT_L",
+    "Btree/INSERT_LEAF",
+    "Btree/INSERT_UPPER",
     "Btree/SPLIT_R",
-    "Btree/UNLINK_PAGE",
+    "Btree/VACUUM",
+    "Generic/Generic",
     "Gin/INSERT",
-    "Gin/VACUUM_DATA_LEAF_PAGE",
+    "Gin/SPLIT",
+    "Gin/VACUUM_PAGE",
     "Gist/PAGE_UPDATE",
     "bucket split after its image",
     "XLOG/FPI",

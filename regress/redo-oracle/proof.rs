@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use strata_pgwal::{DecodedRecord, RawRecord, record};
-use strata_regress::oracle::{Model, Oracle, UnknownRecords, compare_files};
+use strata_regress::oracle::{Model, Oracle, compare_files};
 use strata_regress::postgres::Stop;
 
 use crate::run::{Pair, Settings};
@@ -22,7 +22,7 @@ const SCRIPT: &str = "
 fn small_log() -> Result<(Pair, Vec<RawRecord>)> {
     let mut pair = Pair::new()?;
     let settings = Settings { full_page_writes: "off", wal_log_hints: "off", wal_compression: "lz4" };
-    pair.cluster.start(&settings.server())?;
+    pair.start(&settings)?;
     pair.cluster.sql(SCRIPT)?;
     pair.cluster.stop(Stop::Fast)?;
     let mut records = Vec::new();
@@ -39,7 +39,7 @@ fn replay(
     records: &[RawRecord],
     mut tamper: impl FnMut(DecodedRecord) -> Option<DecodedRecord>,
 ) -> Result<Oracle> {
-    let mut oracle = Oracle::new(Model::new(pair.before.data()), UnknownRecords::Refuse);
+    let mut oracle = Oracle::new(Model::new(pair.before.data()));
     for raw in records {
         let original = record::decode(raw)?;
         if let Some(tampered) = tamper(original.clone()) {

@@ -1,14 +1,23 @@
 //! A cluster that runs a workload, and the way of its log through the oracle.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use strata_common::Lsn;
-use strata_pgwal::segment::segment_file_name;
+use strata_pgwal::segment::{SegmentBytes, segment_file_name};
 use strata_pgwal::{RawRecord, WalStreamDecoder};
-use strata_regress::oracle::{FilesReport, Model, Oracle, Report, UnknownRecords, compare_files};
+use strata_regress::oracle::{FilesReport, Model, Oracle, Report, compare_files};
 use strata_regress::postgres::{Cluster, Installation, Stop};
 use strata_regress::wal_files::control_file;
+
+use crate::phases;
+
+/// The database that the scripts run in.
+pub const DATABASE: &str = "oracle";
+/// Highest timeline of a log that is read: no workload makes more.
+const TIMELINE_MAX: u32 = 4;
+/// Records between two words of progress.
+const PROGRESS_RECORDS: u64 = 500_000;
 
 /// The scripts, in order, with their names for messages.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -22,12 +31,25 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("generic", include_str!("sql/generic.sql")),
     ("gin", include_str!("sql/gin.sql")),
     ("gist", include_str!("sql/gist.sql")),
+    ("counters", include_str!("sql/counters.sql")),
     ("locks", include_str!("sql/locks.sql")),
     ("sequence", include_str!("sql/sequence.sql")),
     ("cluster", include_str!("sql/cluster.sql")),
 ];
 
+/// Run in the large size too.
+const LARGE: (&str, &str) = ("large", include_str!("sql/large.sql"));
+
+/// How much work is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// A sample of every record type.
+    Small,
+    Large,
+}
+
 /// How the server writes its log.
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub full_page_writes: &'static str,
     pub wal_log_hints: &'static str,
@@ -35,11 +57,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether pages come as images after checkpoints is left to the file, where a script can change it.
+    fn file(&self) -> String {
+        format!("full_page_writes = {}\n", self.full_page_writes)
+    }
+
     /// For the server's command line. The whole log is kept until it was read; nothing happens behind the workload's back.
     pub fn server(&self) -> Vec<(&'static str, &'static str)> {
         vec![
             ("wal_consistency_checking", "all"),
-            ("full_page_writes", self.full_page_writes),
             ("wal_log_hints", self.wal_log_hints),
             ("wal_compression", self.wal_compression),
             ("wal_level", "logical"),
@@ -50,6 +76,8 @@ impl Settings {
             ("max_wal_size", "100GB"),
             ("shared_buffers", "256MB"),
             ("bgwriter_lru_maxpages", "0"),
+            // Recovery insists on links otherwise.
+            ("allow_in_place_tablespaces", "on"),
         ]
     }
 }
@@ -61,7 +89,7 @@ pub struct Outcome {
     pub skipped_clears: u64,
 }
 
-/// A cluster as initdb left it, and a copy to replay from.
+/// A cluster as initdb left it but for its counters, and a copy to replay from.
 pub struct Pair {
     pub cluster: Cluster,
     pub before: Cluster,
@@ -70,8 +98,17 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Result<Pair> {
         let cluster = Cluster::init(&Installation::from_env()?, &[])?;
+        phases::move_counters(&cluster)?;
         let before = cluster.copy()?;
         Ok(Pair { cluster, before })
+    }
+
+    /// Starts the cluster for the first time.
+    pub fn start(&mut self, settings: &Settings) -> Result<()> {
+        use std::io::Write as _;
+        let file = self.cluster.data().join("postgresql.conf");
+        std::fs::OpenOptions::new().append(true).open(file)?.write_all(settings.file().as_bytes())?;
+        self.cluster.start(&settings.server())
     }
 
     /// Replays the log of the stopped cluster from the copy on. `step` gets every record, `after` the stopping point.
@@ -90,13 +127,11 @@ fn read_log(
     last: Lsn,
     step: &mut impl FnMut(&RawRecord) -> Result<()>,
 ) -> Result<()> {
-    let control = control_file(data)?;
-    let segment_bytes = control.segment_bytes();
+    let segment_bytes = control_file(data)?.segment_bytes();
     let mut decoder = WalStreamDecoder::new(start, segment_bytes);
     let mut at = start;
     loop {
-        let name = segment_file_name(control.checkpoint_copy.this_timeline, at, segment_bytes);
-        let path = data.join("pg_wal").join(&name);
+        let path = segment(data, at, segment_bytes)?;
         let segment = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         std::fs::remove_file(&path)?;
         decoder.feed(bytes::Bytes::from(segment).slice(at.segment_offset(segment_bytes.get()) as usize..));
@@ -111,27 +146,45 @@ fn read_log(
     }
 }
 
+/// The segment file that holds `at`. One of a later timeline begins with a copy of what it shares with the one before.
+fn segment(data: &Path, at: Lsn, segment_bytes: SegmentBytes) -> Result<PathBuf> {
+    let of = |timeline| data.join("pg_wal").join(segment_file_name(timeline, at, segment_bytes));
+    (1..=TIMELINE_MAX).rev().map(of).find(|path| path.is_file()).with_context(|| format!("no log at {at}"))
+}
+
 /// Runs the whole workload and replays it.
-pub fn workload(settings: &Settings, unknown: UnknownRecords) -> Result<Outcome> {
+pub fn workload(settings: &Settings, size: Size) -> Result<Outcome> {
     let mut pair = Pair::new()?;
-    pair.cluster.start(&settings.server())?;
-    pair.cluster.sql("CREATE DATABASE oracle")?;
-    let socket = pair.cluster.home().display().to_string();
-    for (name, script) in SCRIPTS {
+    pair.start(settings)?;
+    let cluster = &mut pair.cluster;
+    cluster.sql(&format!("CREATE DATABASE {DATABASE}"))?;
+    let socket = cluster.home().display().to_string();
+    let large = (size == Size::Large).then_some(&LARGE);
+    for (name, script) in SCRIPTS.iter().chain(large) {
         // After a checkpoint the first change of a page carries its image, if images are on.
-        let connection = format!("\\set conn 'host={socket} dbname=oracle user=postgres'\n");
-        pair.cluster
-            .sql_in("oracle", &(connection + "CHECKPOINT;\n" + script))
+        let connection = format!("\\set conn 'host={socket} dbname={DATABASE} user=postgres'\n");
+        cluster
+            .sql_in(DATABASE, &(connection + "CHECKPOINT;\n" + script))
             .with_context(|| format!("script {name}"))?;
     }
-    pair.cluster.stop(Stop::Fast)?;
-    judge_log(&pair, unknown)
+    phases::freeze_everything(cluster)?;
+    phases::crash_inside_a_record(cluster, settings)?;
+    phases::promote(cluster, settings)?;
+    cluster.stop(Stop::Fast)?;
+    judge_log(&pair)
 }
 
 /// Replays the log of a stopped cluster and compares.
-pub fn judge_log(pair: &Pair, unknown: UnknownRecords) -> Result<Outcome> {
-    let mut oracle = Oracle::new(Model::new(pair.before.data()), unknown);
-    pair.replay(|record| oracle.step(record))?;
+pub fn judge_log(pair: &Pair) -> Result<Outcome> {
+    let mut oracle = Oracle::new(Model::new(pair.before.data()));
+    let mut records = 0;
+    pair.replay(|record| {
+        records += 1;
+        if u64::is_multiple_of(records, PROGRESS_RECORDS) {
+            eprintln!("{records} records replayed, {} pages compared", oracle.report.compared_pages());
+        }
+        oracle.step(record)
+    })?;
     let Oracle { mut model, report, .. } = oracle;
     let files = compare_files(&mut model, &pair.cluster.data())?;
     Ok(Outcome { report, files, skipped_clears: model.skipped_clears })

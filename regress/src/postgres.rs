@@ -193,6 +193,15 @@ impl Cluster {
         self.wait_until_ready()
     }
 
+    /// Starts the server, which was shut down, as a standby of nobody and promotes it: its log goes on on a new timeline.
+    pub fn start_promoted(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        self.installation.write(&self.data().join("standby.signal"), b"")?;
+        self.start(settings)?;
+        let promoted = self.sql("SELECT pg_promote(true, 600)")?;
+        ensure!(promoted == "t", "the server was not promoted:\n{}", self.log()?);
+        Ok(())
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {

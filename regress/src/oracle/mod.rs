@@ -18,31 +18,21 @@ use anyhow::{Context as _, Result};
 use strata_pgwal::{DecodedRecord, RawRecord, record, rmgr};
 use strata_redo::image::ImageView;
 use strata_redo::mask::vm::Bits;
-use strata_redo::{EffectError, Page, PageId};
+use strata_redo::{Page, PageId};
 
 pub use files::{FilesReport, compare_files};
 pub use model::{Model, ReplayError};
 pub use report::{Mismatch, Report, TypeCounts};
 
-/// What to do with a record that redo does not know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UnknownRecords {
-    /// It is an error.
-    Refuse,
-    /// It is counted, and the relations that it touches leave the comparison.
-    Drop,
-}
-
 /// Replays records and compares.
 pub struct Oracle {
     pub model: Model,
     pub report: Report,
-    unknown: UnknownRecords,
 }
 
 impl Oracle {
-    pub fn new(model: Model, unknown: UnknownRecords) -> Oracle {
-        Oracle { model, report: Report::default(), unknown }
+    pub fn new(model: Model) -> Oracle {
+        Oracle { model, report: Report::default() }
     }
 
     /// Replays one record and compares what it made.
@@ -55,17 +45,8 @@ impl Oracle {
     /// Does what the record says. What cannot be done is a mismatch.
     pub fn replay(&mut self, record: &DecodedRecord) -> Result<()> {
         self.report.saw(record);
-        let effects = match strata_redo::effects(record) {
-            Ok(effects) => effects,
-            Err(EffectError::Unknown { name, .. }) if self.unknown == UnknownRecords::Drop => {
-                self.report.unknown(name);
-                for block in &record.blocks {
-                    self.model.give_up(block.rel.rel);
-                }
-                return Ok(());
-            }
-            Err(error) => return Err(error).context(format!("effects of the record at {}", record.lsn)),
-        };
+        let effects = strata_redo::effects(record)
+            .with_context(|| format!("effects of the record at {}", record.lsn))?;
         for effect in &effects {
             match self.model.perform(effect, record.end_lsn) {
                 Ok(()) => {}
@@ -79,9 +60,6 @@ impl Oracle {
     /// Compares the pages of a record that was replayed with the images that it carries.
     pub fn compare(&mut self, record: &DecodedRecord) -> Result<()> {
         for block in &record.blocks {
-            if self.model.is_given_up(block.rel.rel) {
-                continue;
-            }
             let page = PageId { rel: block.rel, block: block.block };
             let Some(image) = &block.image else {
                 self.report.without_image(record);

@@ -1,8 +1,7 @@
 //! The relations of a cluster as redo makes them: pages in memory, loaded from a data directory when first touched.
 //!
 //! The directory is a copy taken before the first replayed record and is only read. Sizes follow the log: a fork has as
-//! many blocks as the log has named. Relations of resource managers that redo does not know are given up: they hold
-//! nothing and are compared with nothing.
+//! many blocks as the log has named.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -46,7 +45,6 @@ pub struct Model {
     directory: PathBuf,
     /// Forks that were touched; `None` for one that does not exist.
     forks: HashMap<RelFork, Option<Fork>>,
-    given_up: HashSet<RelTag>,
     dropped_databases: HashSet<DatabaseTag>,
     /// Map pages whose bits fell into the hole of an image (V8).
     lost_bits: HashSet<PageId>,
@@ -121,23 +119,10 @@ impl Model {
         Model {
             directory,
             forks: HashMap::new(),
-            given_up: HashSet::new(),
             dropped_databases: HashSet::new(),
             lost_bits: HashSet::new(),
             skipped_clears: 0,
         }
-    }
-
-    /// Leaves a relation out from now on.
-    pub fn give_up(&mut self, rel: RelTag) {
-        self.given_up.insert(rel);
-        for fork in ForkNumber::ALL {
-            self.forks.insert(rel.fork(fork), None);
-        }
-    }
-
-    pub fn is_given_up(&self, rel: RelTag) -> bool {
-        self.given_up.contains(&rel)
     }
 
     /// Whether a map page lost bits in an image.
@@ -188,10 +173,10 @@ impl Model {
     /// Performs one effect of a record that ends at `lsn`.
     pub fn perform(&mut self, effect: &Effect, lsn: Lsn) -> Result<(), ReplayError> {
         match effect {
-            Effect::Page { page, value } if !self.is_given_up(page.rel.rel) => {
+            Effect::Page { page, value } => {
                 self.change_page(*page, value, lsn)?;
             }
-            Effect::ClearVmBits { heap, heap_block, bits } if !self.is_given_up(*heap) => {
+            Effect::ClearVmBits { heap, heap_block, bits } => {
                 let rel = heap.fork(ForkNumber::VisibilityMap);
                 let change = change::encode_vm_clear(*heap_block, *bits);
                 let page = PageId { rel, block: vm::page_of(*heap_block) };
@@ -200,10 +185,9 @@ impl Model {
                 }
             }
             Effect::RelCreate(fork) => {
-                self.given_up.remove(&fork.rel);
                 self.fork(*fork)?.get_or_insert_default();
             }
-            Effect::RelTruncate { rel, blocks, forks } if !self.is_given_up(*rel) => {
+            Effect::RelTruncate { rel, blocks, forks } => {
                 self.truncate(*rel, *blocks, *forks, lsn)?;
             }
             Effect::RelDrop(rel) => self.drop_relation(*rel),
@@ -211,7 +195,6 @@ impl Model {
             Effect::DatabaseDrop(database) => {
                 self.dropped_databases.insert(*database);
                 self.forks.retain(|fork, _| database_of(fork.rel) != *database);
-                self.given_up.retain(|rel| database_of(*rel) != *database);
             }
             _ => {}
         }
@@ -288,7 +271,6 @@ impl Model {
     }
 
     fn drop_relation(&mut self, rel: RelTag) {
-        self.given_up.remove(&rel);
         for fork in ForkNumber::ALL {
             self.forks.insert(rel.fork(fork), None);
         }
@@ -309,9 +291,6 @@ impl Model {
         for source in sources {
             let copy = self.fork(source)?.clone();
             let rel = RelTag { tablespace: to.tablespace, database: to.database, ..source.rel };
-            if self.given_up.contains(&source.rel) {
-                self.given_up.insert(rel);
-            }
             self.forks.insert(rel.fork(source.fork), copy);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use strata_common::Lsn;
-use strata_pgwal::DecodedRecord;
+use strata_pgwal::{DecodedRecord, rmgr};
 use strata_redo::PageId;
 
 use super::variant;
@@ -49,8 +49,6 @@ pub struct Report {
     pub types: BTreeMap<String, TypeCounts>,
     /// Branches of redo that a record type alone does not tell: how many records took each.
     pub variants: BTreeMap<&'static str, u64>,
-    /// Record types that redo does not know.
-    pub unknown: BTreeMap<String, u64>,
     pub mismatches: Vec<Mismatch>,
     pub mismatch_count: u64,
 }
@@ -77,10 +75,6 @@ impl Report {
         self.counts(record).without_image += 1;
     }
 
-    pub(super) fn unknown(&mut self, name: String) {
-        *self.unknown.entry(name).or_default() += 1;
-    }
-
     pub(super) fn mismatch(&mut self, record: &DecodedRecord, page: Option<PageId>, text: String) {
         self.counts(record).mismatches += 1;
         self.mismatch_count += 1;
@@ -100,6 +94,29 @@ impl Report {
     /// Pages that a record names without an image: with checking on, none.
     pub fn pages_without_image(&self) -> u64 {
         self.types.values().map(|counts| counts.without_image).sum()
+    }
+
+    /// Adds what another run counted.
+    pub fn absorb(&mut self, other: &Report) {
+        for (name, counts) in &other.types {
+            let sum = self.types.entry(name.clone()).or_default();
+            sum.records += counts.records;
+            sum.compared += counts.compared;
+            sum.restored += counts.restored;
+            sum.without_image += counts.without_image;
+            sum.mismatches += counts.mismatches;
+        }
+        for (name, count) in &other.variants {
+            *self.variants.entry(name).or_default() += count;
+        }
+        let room = MISMATCHES_KEPT_MAX.saturating_sub(self.mismatches.len());
+        self.mismatches.extend(other.mismatches.iter().take(room).cloned());
+        self.mismatch_count += other.mismatch_count;
+    }
+
+    /// Record types of Postgres that never appeared.
+    pub fn unseen_types(&self) -> Vec<String> {
+        rmgr::record_names().filter(|name| !self.types.contains_key(name)).collect()
     }
 
     /// Which of `wanted` never appeared, as record types or as variants.
@@ -125,9 +142,6 @@ impl fmt::Display for Report {
         }
         for (name, count) in &self.variants {
             writeln!(f, "  {name:32}{count:>9}")?;
-        }
-        for (name, count) in &self.unknown {
-            writeln!(f, "not known: {name} ({count})")?;
         }
         for mismatch in &self.mismatches {
             writeln!(f, "MISMATCH {mismatch}")?;
