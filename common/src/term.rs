@@ -42,6 +42,11 @@ impl TermHistory {
     pub fn last_term(&self) -> Term {
         self.0.last().map_or(Term::ZERO, |entry| entry.term)
     }
+
+    /// The last term that begins at or below `lsn`: no log below `lsn` is of a later one.
+    pub fn term_at(&self, lsn: Lsn) -> Term {
+        self.0.iter().rev().find(|entry| entry.lsn <= lsn).map_or(Term::ZERO, |entry| entry.term)
+    }
 }
 
 /// Generation of a pageserver's attachment; part of the names of the objects that it writes.

@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
-use strata_common::{NodeId, TenantTimelineId};
+use strata_common::{Lsn, NodeId, TenantTimelineId, Term};
 
 pub static TENANT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub static TIMELINE_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -50,6 +50,17 @@ pub fn timeline() -> Result<TenantTimelineId, String> {
     let tenant = value(&TENANT_ID).parse().map_err(|error| format!("strata.tenant_id: {error}"))?;
     let timeline = value(&TIMELINE_ID).parse().map_err(|error| format!("strata.timeline_id: {error}"))?;
     Ok(TenantTimelineId { tenant, timeline })
+}
+
+/// In which term this server writes, and from where on; `None`: it writes no log that others keep.
+pub fn writer() -> Result<Option<(Term, Lsn)>, String> {
+    let (term, start_lsn) = (value(&TERM), value(&START_LSN));
+    if term.is_empty() {
+        return Ok(None);
+    }
+    let number = term.parse().map_err(|_| format!("strata.term is '{term}', not a number"))?;
+    let start_lsn = start_lsn.parse().map_err(|error| format!("strata.start_lsn: {error}"))?;
+    Ok(Some((Term(number), start_lsn)))
 }
 
 /// The safekeepers with their addresses (`host:port`), in the order given.

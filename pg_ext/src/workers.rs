@@ -13,6 +13,9 @@ use pgrx::pg_sys;
 
 use crate::parent_death;
 
+/// How long a worker sleeps at a time that waits for its end.
+const STOPPING_MS: i64 = 1000;
+
 /// How many workers the extension has.
 pub const COUNT: usize = 3;
 
@@ -208,5 +211,23 @@ fn is_walsender(pid: i32) -> bool {
         let entries = (&raw const (*control).walsnds).cast::<pg_sys::WalSnd>();
         let count = usize::try_from(pg_sys::max_wal_senders).unwrap_or(0);
         (0..count).any(|index| std::ptr::read_volatile(&raw const (*entries.add(index)).pid) == pid)
+    }
+}
+
+/// Why a server stops whose term is over.
+pub fn beaten(text: &str) -> String {
+    format!("another compute was elected, this server stops: {text}")
+}
+
+/// Ends the whole server at once, showing nothing that waits: processes that wait for a commit or a page die with it.
+pub fn stop_server(why: &str) -> ! {
+    pgrx::log!("{why}");
+    // SAFETY: a signal to the postmaster, whose pid is set in every child; then this process ends without another word.
+    unsafe {
+        libc::kill(pg_sys::PostmasterPid, libc::SIGQUIT);
+        loop {
+            let events = pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+            pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, STOPPING_MS, pg_sys::PG_WAIT_EXTENSION);
+        }
     }
 }

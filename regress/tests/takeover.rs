@@ -1,10 +1,13 @@
-//! Two computes on one branch: the second is refused while the first lives, or takes over and fences it (SK-2, trap S2).
+//! Two computes on one branch: the second is refused while the first lives, or takes over and fences it (SK-2, trap S2). A beaten
+//! one that hears nothing of the election reads no page of the other's log (CP-1).
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Whole, processes_in, wait_until};
+use strata_regress::whole::{Compute, Whole, processes_in, wait_until};
 
 #[test]
 fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
@@ -43,4 +46,82 @@ fn a_dead_compute_never_blocks() -> Result<()> {
     let second = whole.start_compute("second", &[])?;
     ensure!(whole.sql(&second.connstr, "SELECT n FROM t")? == "1", "the row is gone");
     Ok(())
+}
+
+/// More than the first compute's buffers hold, so that every count of it asks the pageserver.
+const ROWS: u32 = 20_000;
+
+/// What a row shows: 0 from the first compute, 1 from the second.
+const QUESTION: &str = "SELECT count(*), min(v), max(v), sum(v) FROM t";
+
+fn filled(whole: &Whole) -> Result<Compute> {
+    let first = whole.start_compute("first", &["--set", "shared_buffers=1MB", "--set", "autovacuum=off"])?;
+    let fill = format!(
+        "CREATE TABLE t (n int PRIMARY KEY, v int, filler text);
+         INSERT INTO t SELECT n, 0, repeat('x', 200) FROM generate_series(1, {ROWS}) n"
+    );
+    whole.sql(&first.connstr, &fill)?;
+    ensure!(whole.sql(&first.connstr, QUESTION)? == format!("{ROWS}|0|0|0"), "the table is not as filled");
+    Ok(first)
+}
+
+/// The second compute takes over, changes every row, and has that acknowledged.
+fn take_over(whole: &Whole) -> Result<()> {
+    let second = whole.start_compute("second", &["--takeover"])?;
+    whole.sql(&second.connstr, "UPDATE t SET v = 1")?;
+    ensure!(whole.sql(&second.connstr, QUESTION)? == format!("{ROWS}|1|1|{ROWS}"), "the rows did not change");
+    Ok(())
+}
+
+/// Nothing that needs pages is answered by the first compute any more; it stops and says why.
+fn check_beaten(whole: &Whole, first: &Compute) -> Result<()> {
+    wait_until("the first compute is gone", || {
+        if let Ok(answer) = whole.sql(&first.connstr, QUESTION) {
+            anyhow::bail!("the beaten compute answers {answer}");
+        }
+        Ok(processes_in(&first.pgdata)?.is_empty())
+    })?;
+    wait_until("the first supervisor says that it is fenced", || {
+        Ok(whole.json(&["compute", "show", "first"])?["state"] == "fenced")
+    })
+}
+
+/// The process of a Postgres whose title holds `title`.
+fn process_titled(compute: &Compute, title: &str) -> Result<Pid> {
+    let has_title = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(title)
+    };
+    let found = processes_in(&compute.pgdata)?.into_iter().find(has_title);
+    Ok(Pid::from_raw(found.with_context(|| format!("no process is titled '{title}'"))?))
+}
+
+/// Its worker that talks to safekeepers is halted, so that it cannot learn of the election from them.
+#[test]
+fn a_beaten_compute_cut_off_from_safekeepers_reads_no_page_of_the_other() -> Result<()> {
+    let whole = Whole::started()?;
+    let first = filled(&whole)?;
+    kill(process_titled(&first, "strata proposer")?, Signal::SIGSTOP)?;
+    take_over(&whole)?;
+    check_beaten(&whole, &first)
+}
+
+/// The whole machine stands still, also while the pageserver is lost and comes back, and then goes on.
+#[test]
+fn a_beaten_compute_that_stood_still_reads_no_page_of_the_other() -> Result<()> {
+    let whole = Whole::started()?;
+    let first = filled(&whole)?;
+    let mut halted: Vec<Pid> = processes_in(&first.pgdata)?.into_iter().map(Pid::from_raw).collect();
+    halted.push(Pid::from_raw(first.pgid));
+    for process in &halted {
+        kill(*process, Signal::SIGSTOP)?;
+    }
+    take_over(&whole)?;
+    whole.kill_node("pageservers", 1)?;
+    whole.strata(&["pageserver", "start", "1"])?;
+    let proposer = process_titled(&first, "strata proposer")?;
+    for process in halted.iter().filter(|process| **process != proposer) {
+        kill(*process, Signal::SIGCONT)?;
+    }
+    check_beaten(&whole, &first)
 }

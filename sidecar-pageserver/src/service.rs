@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strata_common::{Lsn, SystemId, TenantTimelineId, TimelineId};
+use strata_common::{Lsn, SystemId, TenantTimelineId, Term, TimelineId};
 
 use crate::import::{self, DataDir, ImportError, Imported, Spool};
 use crate::ingest::control::ControlState;
@@ -82,6 +82,8 @@ pub async fn branch(node: &Node, id: TenantTimelineId, point: BranchPoint) -> Re
     let needed = if point.lsn == Lsn::MAX { point.at_least } else { point.lsn.max(point.at_least) };
     ancestor.wait_for(needed, WAIT_MAX).await?;
     let control = state_at_or_below(&ancestor, point.lsn).await?;
+    // A branch has a log, and elections, of its own.
+    let control = ControlState { log_term: Term::ZERO, ..control };
     let engine = node.storage.create_branch(id, ancestor_id, control.lsn, control.encode().into()).await?;
     node.adopt(engine).map_err(|e| ServiceError::Internal(e.to_string()))?;
     Ok(Imported {

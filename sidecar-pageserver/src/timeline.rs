@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use strata_common::{BlockNumber, Lsn, RelFork, TenantTimelineId};
+use strata_common::{BlockNumber, Lsn, RelFork, TenantTimelineId, Term};
 use tokio::sync::{Notify, watch};
 
 use crate::getpage::cache::{CachedPage, PageCache, TimelineSlot};
@@ -71,6 +71,15 @@ pub enum WaitError {
     Closed(TenantTimelineId),
 }
 
+/// A compute asked in a term that is over: it was beaten and must stop (SK-2).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("term {asked} of this compute is over: term {newest} writes timeline {id} now")]
+pub struct Superseded {
+    pub id: TenantTimelineId,
+    pub asked: Term,
+    pub newest: Term,
+}
+
 /// Shared by ingest, connections and management.
 pub struct Timeline<S> {
     pub id: TenantTimelineId,
@@ -79,6 +88,8 @@ pub struct Timeline<S> {
     slot: TimelineSlot,
     cache: Arc<PageCache>,
     published: watch::Sender<Published>,
+    /// The newest term that was heard of, from the log or from its compute. Raised before log of it can be read.
+    newest_term: watch::Sender<Term>,
     control: Mutex<ControlState>,
     counts: Mutex<Counts>,
     /// Why no log comes in at the moment, if something is wrong.
@@ -109,6 +120,7 @@ impl<S: Store> Timeline<S> {
             slot,
             cache,
             published: watch::Sender::new(published),
+            newest_term: watch::Sender::new(control.log_term),
             control: Mutex::new(control),
             counts: Mutex::default(),
             hindrance: Mutex::default(),
@@ -133,6 +145,33 @@ impl<S: Store> Timeline<S> {
 
     pub fn counts(&self) -> Counts {
         *locked(&self.counts)
+    }
+
+    /// Log or a compute of `term` exists, so that it was elected: computes of earlier terms have been beaten.
+    pub fn see_term(&self, term: Term) {
+        self.newest_term.send_if_modified(|newest| {
+            let is_news = *newest < term;
+            *newest = term.max(*newest);
+            is_news
+        });
+    }
+
+    /// Whether a compute of `term` may have an answer. One that is asked after the answer was made says for sure that it holds
+    /// nothing of a later term's log, whose pages and positions mean something else there (CP-1).
+    pub fn check_term(&self, term: Term) -> Result<(), Superseded> {
+        let newest = *self.newest_term.borrow();
+        if newest > term {
+            return Err(Superseded { id: self.id, asked: term, newest });
+        }
+        Ok(())
+    }
+
+    /// Returns when `term` is over.
+    pub async fn superseded(&self, term: Term) -> Superseded {
+        let mut newest = self.newest_term.subscribe();
+        // The sender lives as long as `self`.
+        let _ = newest.wait_for(|newest| *newest > term).await;
+        Superseded { id: self.id, asked: term, newest: *self.newest_term.borrow() }
     }
 
     /// What went wrong with the log last, while nothing came since.

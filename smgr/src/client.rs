@@ -1,6 +1,6 @@
 //! The page client: serves the slots from a pageserver over one long-lived stream (D8, P4, P5).
 //!
-//! Runs on a current-thread runtime in the communicator and never returns while it may go on: a lost connection puts every
+//! Runs on a current-thread runtime in the communicator and returns only when the server is fenced: a lost connection puts every
 //! open request back and connects again, with growing pauses, for as long as it takes; queries wait meanwhile. Requests go out
 //! in batches of whatever was submitted when the doorbell rang. Queues are bounded by the number of slots: each has one request
 //! at most.
@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use strata_common::{BLOCK_BYTES, BlockNumber, RelFork, TenantTimelineId};
+use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork, TenantTimelineId, Term};
 use strata_proto::page::page_service_client::PageServiceClient;
 use strata_proto::page::{self, page_error, page_request, page_response};
 use tokio::sync::mpsc::UnboundedSender;
@@ -24,6 +24,41 @@ pub struct ClientConfig {
     /// `host:port` of the pageserver.
     pub address: String,
     pub timeline: TenantTimelineId,
+    /// `None`: a reader that writes no log.
+    pub writer: Option<Writer>,
+}
+
+/// In which term the server writes its log, and where that log begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Writer {
+    pub term: Term,
+    pub start_lsn: Lsn,
+}
+
+/// The pageserver knows a later term: this server was beaten and must stop. What it waits for never comes (SK-2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fenced(pub String);
+
+/// Why a stream ended.
+#[derive(PartialEq, Eq, Debug)]
+enum Ended {
+    Lost(String),
+    Fenced(Fenced),
+}
+
+impl From<tonic::Status> for Ended {
+    fn from(status: tonic::Status) -> Ended {
+        match status.code() {
+            tonic::Code::FailedPrecondition => Ended::Fenced(Fenced(status.message().to_owned())),
+            code => Ended::Lost(format!("{code:?}: {}", status.message())),
+        }
+    }
+}
+
+impl From<String> for Ended {
+    fn from(reason: String) -> Ended {
+        Ended::Lost(reason)
+    }
 }
 
 /// Says that requests were submitted.
@@ -52,20 +87,20 @@ const PAUSE_MS_MAX: u64 = 1000;
 /// A pageserver that asks for a retry gets it after this long.
 const RETRY_MS: u64 = 20;
 
-/// Serves the slots for ever.
+/// Serves the slots until the server is fenced; requests that are open then stay unanswered.
 pub async fn run(
     config: ClientConfig,
     slots: SlotTable<'_>,
     doorbell: impl Doorbell,
     delivery: impl Delivery,
     report: impl Fn(Event),
-) {
+) -> Fenced {
     slots.recover_all();
     let mut pause_ms = PAUSE_MS_MIN;
     let mut reported_down = false;
     loop {
         let mut connected = false;
-        let reason = match Connection::open(&config).await {
+        let ended = match Connection::open(&config).await {
             Ok(mut connection) => {
                 connection
                     .serve(slots, &doorbell, &delivery, &mut || {
@@ -74,7 +109,11 @@ pub async fn run(
                     })
                     .await
             }
-            Err(reason) => reason,
+            Err(ended) => ended,
+        };
+        let reason = match ended {
+            Ended::Lost(reason) => reason,
+            Ended::Fenced(fenced) => return fenced,
         };
         slots.recover_all();
         if connected {
@@ -95,7 +134,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(config: &ClientConfig) -> Result<Connection, String> {
+    async fn open(config: &ClientConfig) -> Result<Connection, Ended> {
         let channel = connect(&config.address).await?;
         let mut client = PageServiceClient::new(channel)
             .max_decoding_message_size(strata_proto::MESSAGE_BYTES_MAX)
@@ -104,12 +143,13 @@ impl Connection {
         let open = page::Open {
             tenant_id: config.timeline.tenant.to_vec().into(),
             timeline_id: config.timeline.timeline.to_vec().into(),
+            term: config.writer.map_or(0, |writer| writer.term.0),
+            start_lsn: config.writer.map_or(0, |writer| writer.start_lsn.0),
         };
         let first = page::PageRequests { open: Some(open), requests: Vec::new() };
         requests.send(first).map_err(|e| e.to_string())?;
         let call = client.exchange(UnboundedReceiverStream::new(outgoing)).await;
-        let responses = call.map_err(|status| describe(&status))?.into_inner();
-        Ok(Connection { requests, responses })
+        Ok(Connection { requests, responses: call?.into_inner() })
     }
 
     /// Until the stream ends; says why it did. `working` is called at the first answer.
@@ -119,11 +159,11 @@ impl Connection {
         doorbell: &impl Doorbell,
         delivery: &impl Delivery,
         working: &mut impl FnMut(),
-    ) -> String {
+    ) -> Ended {
         let mut answered = false;
         let mut retry_wanted = false;
         if let Err(reason) = self.send_submitted(slots) {
-            return reason;
+            return reason.into();
         }
         loop {
             tokio::select! {
@@ -136,16 +176,16 @@ impl Connection {
                             retry_wanted |= deliver(slots, delivery, response);
                         }
                     }
-                    Ok(None) => return "the pageserver ended the stream".to_owned(),
-                    Err(status) => return describe(&status),
+                    Ok(None) => return "the pageserver ended the stream".to_owned().into(),
+                    Err(status) => return status.into(),
                 },
                 () = doorbell.rung() => if let Err(reason) = self.send_submitted(slots) {
-                    return reason;
+                    return reason.into();
                 },
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if retry_wanted => {
                     retry_wanted = false;
                     if let Err(reason) = self.send_submitted(slots) {
-                        return reason;
+                        return reason.into();
                     }
                 }
             }
@@ -188,10 +228,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
-}
-
-fn describe(status: &tonic::Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
 }
 
 /// A ticket as the id of a request: 16 bits of slot, 48 of generation. Both are far from their limits.

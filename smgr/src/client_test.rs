@@ -14,6 +14,10 @@ use tonic::{Response, Status, Streaming};
 #[derive(Clone, Default)]
 struct TestService {
     retried: Arc<AtomicU64>,
+    /// Who opened streams: term and start.
+    opened: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// The second message finds that the term is over.
+    is_over: bool,
 }
 
 fn answer(service: &TestService, request: &page::PageRequest) -> page_response::Kind {
@@ -56,6 +60,11 @@ impl PageService for TestService {
         let service = self.clone();
         let answers = requests.into_inner().map(move |batch| {
             let batch = batch?;
+            match &batch.open {
+                Some(open) => service.opened.lock().expect("not poisoned").push((open.term, open.start_lsn)),
+                None if service.is_over => return Err(Status::failed_precondition("term 3 is over")),
+                None => {}
+            }
             let responses = batch
                 .requests
                 .iter()
@@ -192,15 +201,40 @@ async fn asks_retries_and_reconnects() {
     let config = ClientConfig {
         address: listener.local_addr().expect("bound").to_string(),
         timeline: TenantTimelineId { tenant: TenantId([1; 16]), timeline: TimelineId([2; 16]) },
+        writer: None,
     };
     let delivery = TestDelivery { pages: &bench.pages, woken: &bench.woken };
     let report = |event| bench.events.lock().expect("not poisoned").push(event);
     let client = run(config, SlotTable(&bench.slots), TestDoorbell(&bench.bell), delivery, report);
     tokio::select! {
-        () = client => unreachable!("the client never ends"),
+        _ = client => unreachable!("the client never ends"),
         () = bench.story(listener) => {}
         () = tokio::time::sleep(Duration::from_secs(30)) => panic!("no answer in 30 s: {:?}", bench.events),
     }
+}
+
+#[tokio::test]
+async fn a_beaten_server_is_told_and_gets_no_answer() {
+    let slots = [Slot::default()];
+    let (bell, woken) = (Notify::new(), Notify::new());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let config = ClientConfig {
+        address: listener.local_addr().expect("bound").to_string(),
+        timeline: TenantTimelineId { tenant: TenantId([1; 16]), timeline: TimelineId([2; 16]) },
+        writer: Some(Writer { term: Term(3), start_lsn: Lsn(0x70) }),
+    };
+    let service = TestService { is_over: true, ..TestService::default() };
+    let server = serve(listener, service.clone());
+    let pages = Mutex::default();
+    let delivery = TestDelivery { pages: &pages, woken: &woken };
+    let ask = Ask::Pages { rel: rel(), first: BlockNumber(0), count: 1 };
+    slots[0].submit(&Request { ask, not_modified_since: Lsn(7) }, &[1]);
+    let client = run(config, SlotTable(&slots), TestDoorbell(&bell), delivery, |_| {});
+    let ended = tokio::time::timeout(Duration::from_secs(30), client).await.expect("it ends by itself");
+    assert_eq!(ended, Fenced("term 3 is over".to_owned()));
+    assert_eq!(slots[0].collect(), None, "what waits is not answered");
+    assert_eq!(*service.opened.lock().expect("not poisoned"), [(3, 0x70)]);
+    server.shutdown_background();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 
 use pgrx::pg_sys;
-use strata_smgr::client::{self, ClientConfig, Event};
+use strata_smgr::client::{self, ClientConfig, Event, Fenced, Writer};
 
 use crate::guc;
 use crate::smgr::state;
@@ -37,23 +37,27 @@ pub extern "C-unwind" fn strata_communicator_main(_argument: pg_sys::Datum) {
         Ok(timeline) => timeline,
         Err(problem) => pgrx::PANIC!("the communicator cannot start: {problem}"),
     };
+    let writer = match guc::writer() {
+        Ok(writer) => writer.map(|(term, start_lsn)| Writer { term, start_lsn }),
+        Err(problem) => pgrx::PANIC!("the communicator cannot start: {problem}"),
+    };
     let (sender, events) = std::sync::mpsc::channel();
-    match start_client(ClientConfig { address: guc::value(&guc::PAGESERVER), timeline }, sender) {
+    match start_client(ClientConfig { address: guc::value(&guc::PAGESERVER), timeline, writer }, sender) {
         Ok(thread) => watch(&thread, &events),
         Err(problem) => pgrx::error!("the communicator cannot start its thread: {problem}"),
     }
 }
 
-fn start_client(config: ClientConfig, events: Sender<Event>) -> std::io::Result<JoinHandle<()>> {
+fn start_client(config: ClientConfig, events: Sender<Told>) -> std::io::Result<JoinHandle<()>> {
     let named = std::thread::Builder::new().name("strata pages".to_owned());
     workers::with_signals_blocked(|| named.spawn(move || run_client(config, &events)))
 }
 
-fn run_client(config: ClientConfig, events: &Sender<Event>) {
+fn run_client(config: ClientConfig, events: &Sender<Told>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = events.send(Event::Disconnected(format!("no runtime: {error}")));
+            let _ = events.send(Told::Event(Event::Disconnected(format!("no runtime: {error}"))));
             return;
         }
     };
@@ -61,23 +65,35 @@ fn run_client(config: ClientConfig, events: &Sender<Event>) {
         let doorbell = match Doorbell::new(state::doorbell()) {
             Ok(doorbell) => doorbell,
             Err(error) => {
-                let _ = events.send(Event::Disconnected(format!("no doorbell: {error}")));
+                let _ = events.send(Told::Event(Event::Disconnected(format!("no doorbell: {error}"))));
                 return;
             }
         };
         // The main thread may be gone already; then nobody wants to know.
-        let report = |event| drop(events.send(event));
-        client::run(config, state::slots(), doorbell, SharedMemory, report).await;
+        let report = |event| drop(events.send(Told::Event(event)));
+        let fenced = client::run(config, state::slots(), doorbell, SharedMemory, report).await;
+        let _ = events.send(Told::Fenced(fenced));
+        // SAFETY: a signal to this very process; its handler (procsignal.c) sets the latch that the main thread sleeps on.
+        unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+        // The main thread must not find this one ended before it has read the message.
+        std::future::pending().await
     });
 }
 
+/// What the client's thread tells the main thread.
+enum Told {
+    Event(Event),
+    Fenced(Fenced),
+}
+
 /// The main thread's loop.
-fn watch(thread: &JoinHandle<()>, events: &Receiver<Event>) {
+fn watch(thread: &JoinHandle<()>, events: &Receiver<Told>) {
     loop {
         for event in events.try_iter() {
             match event {
-                Event::Connected => pgrx::log!("connected to the pageserver"),
-                Event::Disconnected(why) => pgrx::log!("no pageserver, reads wait: {why}"),
+                Told::Event(Event::Connected) => pgrx::log!("connected to the pageserver"),
+                Told::Event(Event::Disconnected(why)) => pgrx::log!("no pageserver, reads wait: {why}"),
+                Told::Fenced(Fenced(why)) => workers::stop_server(&workers::beaten(&why)),
             }
         }
         if thread.is_finished() {

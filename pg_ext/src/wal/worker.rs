@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use strata_common::{Lsn, Term};
+use strata_common::Lsn;
 
 use super::entry::Entry;
 use super::quorum::{Ending, Quorum, QuorumConfig};
@@ -48,14 +48,7 @@ pub extern "C-unwind" fn strata_proposer_main(_argument: pg_sys::Datum) {
 }
 
 fn config() -> Result<QuorumConfig, String> {
-    let text = |name: &str, setting| {
-        let value = guc::value(setting);
-        if value.is_empty() { Err(format!("{name} is not set")) } else { Ok(value) }
-    };
-    let number = text("strata.term", &guc::TERM)?;
-    let term = Term(number.parse().map_err(|_| format!("strata.term is '{number}', not a number"))?);
-    let start_lsn =
-        text("strata.start_lsn", &guc::START_LSN)?.parse::<Lsn>().map_err(|error| error.to_string())?;
+    let (term, start_lsn) = guc::writer()?.ok_or("strata.term is not set")?;
     Ok(QuorumConfig {
         timeline: guc::timeline()?,
         safekeepers: guc::safekeepers()?,
@@ -220,21 +213,8 @@ impl Pump {
 
 /// This server may commit nothing any more: it ends at once, showing nothing that waits.
 fn stop_server(ending: &Ending) -> ! {
-    let why = match ending {
-        Ending::Fenced(text) => format!("another compute was elected, this server stops: {text}"),
+    workers::stop_server(&match ending {
+        Ending::Fenced(text) => workers::beaten(text),
         Ending::Failed(text) => format!("the quorum cannot be used, this server stops: {text}"),
-    };
-    pgrx::log!("{why}");
-    // SAFETY: a signal to the postmaster, whose pid is set in every child; then this process ends without another word.
-    unsafe {
-        libc::kill(pg_sys::PostmasterPid, libc::SIGQUIT);
-        loop {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                (pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-                IDLE_MS,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-        }
-    }
+    })
 }

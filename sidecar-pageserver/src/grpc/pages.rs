@@ -2,16 +2,21 @@
 //!
 //! Requests of one message are looked at together and what is ready is answered in one message; a request that waits (for
 //! log, for a layer to be fetched) waits alone, and later requests overtake it.
+//!
+//! A stream of a compute says the compute's term. Once a later term is heard of, from the log or from its own compute, it ends
+//! without another answer: the latest pages are then the later compute's, and its LSNs mean other records (SK-2, CP-1).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::FutureExt;
-use futures::stream::{FuturesUnordered, StreamExt};
-use strata_common::Lsn;
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use strata_common::{Lsn, Term};
 use strata_proto::convert::tenant_timeline;
 use strata_proto::page::page_service_server::PageService;
-use strata_proto::page::{BaseBackupChunk, BaseBackupRequest, PageRequests, PageResponse, PageResponses};
+use strata_proto::page::{
+    BaseBackupChunk, BaseBackupRequest, Open, PageRequest, PageRequests, PageResponse, PageResponses,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,6 +25,8 @@ use super::manage::{status_of_view, status_of_wait};
 use crate::basebackup::{self, BackupError, Handoff};
 use crate::getpage;
 use crate::node::Node;
+use crate::store::Store;
+use crate::timeline::{Superseded, Timeline};
 
 /// Requests of one stream that are under way; then no more are read from it (P4).
 const UNDER_WAY_MAX: usize = 1024;
@@ -123,49 +130,115 @@ async fn converse(node: &Node, mut input: Streaming<PageRequests>, answers: &Ans
         first.open.as_ref().ok_or_else(|| Status::invalid_argument("the first message opens no timeline"))?;
     let id = tenant_timeline(&open.tenant_id, &open.timeline_id)?;
     let timeline = node.timeline(id).ok_or_else(|| not_found(id))?;
-    let mut under_way = FuturesUnordered::new();
-    let begin = |request| getpage::answer::<_>(&*timeline, request);
-    under_way.extend(first.requests.into_iter().map(begin));
-    let mut open = true;
-    loop {
-        answer_ready(&mut under_way, answers).await?;
-        if !open && under_way.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            message = input.message(), if open && under_way.len() < UNDER_WAY_MAX => match message? {
-                Some(message) if message.open.is_some() => {
-                    return Err(Status::invalid_argument("only the first message opens a timeline"));
-                }
-                Some(message) => under_way.extend(message.requests.into_iter().map(begin)),
-                None => open = false,
-            },
-            Some(answer) = under_way.next(), if !under_way.is_empty() => send(answers, vec![answer]).await?,
-            () = timeline.closed() => return Err(Status::unavailable(format!("timeline {id} is being closed"))),
-        }
+    let exchange = Exchange { timeline: &timeline, asker: Asker::of(open), answers };
+    exchange.run(first.requests, input).await
+}
+
+/// Who reads a stream.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    /// `None`: a reader that writes no log, which is never beaten.
+    term: Option<Term>,
+    /// No answer is from before.
+    start: Lsn,
+}
+
+impl Asker {
+    fn of(open: &Open) -> Asker {
+        Asker { term: Some(Term(open.term)).filter(|term| *term > Term::ZERO), start: Lsn(open.start_lsn) }
     }
 }
 
-/// Everything that needs no waiting, in as few messages as fit.
-async fn answer_ready<F>(under_way: &mut FuturesUnordered<F>, answers: &Answers) -> Result<(), Status>
-where
-    F: Future<Output = PageResponse>,
-{
-    loop {
-        let mut ready = Vec::new();
-        while ready.len() < ANSWERS_PER_MESSAGE_MAX {
-            match under_way.next().now_or_never() {
-                Some(Some(answer)) => ready.push(answer),
-                _ => break,
+/// One stream at work.
+struct Exchange<'a, S> {
+    timeline: &'a Timeline<S>,
+    asker: Asker,
+    answers: &'a Answers,
+}
+
+impl<S: Store> Exchange<'_, S> {
+    async fn run(
+        &self,
+        first: Vec<PageRequest>,
+        mut input: impl Stream<Item = Result<PageRequests, Status>> + Unpin,
+    ) -> Result<(), Status> {
+        let id = self.timeline.id;
+        // A compute of this term exists: nothing of an earlier one may be written any more, so none of them is answered.
+        self.timeline.see_term(self.asker.term.unwrap_or(Term::ZERO));
+        self.check()?;
+        let mut under_way = FuturesUnordered::new();
+        let begin = |request| self.answer(request);
+        under_way.extend(first.into_iter().map(begin));
+        let mut open = true;
+        loop {
+            self.send_ready(&mut under_way).await?;
+            if !open && under_way.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                message = input.next(), if open && under_way.len() < UNDER_WAY_MAX => match message.transpose()? {
+                    Some(message) if message.open.is_some() => {
+                        return Err(Status::invalid_argument("only the first message opens a timeline"));
+                    }
+                    Some(message) => under_way.extend(message.requests.into_iter().map(begin)),
+                    None => open = false,
+                },
+                Some(answer) = under_way.next(), if !under_way.is_empty() => self.send(vec![answer]).await?,
+                over = self.superseded() => return Err(status_of_superseded(&over)),
+                () = self.timeline.closed() => return Err(Status::unavailable(format!("timeline {id} is being closed"))),
             }
         }
-        if ready.is_empty() {
-            return Ok(());
+    }
+
+    async fn answer(&self, request: PageRequest) -> PageResponse {
+        let since = request.not_modified_since.max(self.asker.start.0);
+        getpage::answer(self.timeline, PageRequest { not_modified_since: since, ..request }).await
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let Some(term) = self.asker.term else { return Ok(()) };
+        self.timeline.check_term(term).map_err(|over| status_of_superseded(&over))
+    }
+
+    async fn superseded(&self) -> Superseded {
+        match self.asker.term {
+            Some(term) => self.timeline.superseded(term).await,
+            None => std::future::pending().await,
         }
-        send(answers, ready).await?;
+    }
+
+    /// Everything that needs no waiting, in as few messages as fit.
+    async fn send_ready<F>(&self, under_way: &mut FuturesUnordered<F>) -> Result<(), Status>
+    where
+        F: Future<Output = PageResponse>,
+    {
+        loop {
+            let mut ready = Vec::new();
+            while ready.len() < ANSWERS_PER_MESSAGE_MAX {
+                match under_way.next().now_or_never() {
+                    Some(Some(answer)) => ready.push(answer),
+                    _ => break,
+                }
+            }
+            if ready.is_empty() {
+                return Ok(());
+            }
+            self.send(ready).await?;
+        }
+    }
+
+    /// The answers are made: a term that is not over now was not over when they were read (CP-1).
+    async fn send(&self, responses: Vec<PageResponse>) -> Result<(), Status> {
+        self.check()?;
+        let sent = self.answers.send(Ok(PageResponses { responses })).await;
+        sent.map_err(|_| Status::cancelled("the client is gone"))
     }
 }
 
-async fn send(answers: &Answers, responses: Vec<PageResponse>) -> Result<(), Status> {
-    answers.send(Ok(PageResponses { responses })).await.map_err(|_| Status::cancelled("the client is gone"))
+fn status_of_superseded(over: &Superseded) -> Status {
+    Status::failed_precondition(over.to_string())
 }
+
+#[cfg(test)]
+#[path = "pages_test.rs"]
+mod tests;

@@ -205,7 +205,13 @@ impl DataDir {
             next_multi_offset: checkpoint.next_multi_offset,
             newest_commit_ts_xid: checkpoint.newest_commit_ts_xid,
         };
-        Ok(ControlState { lsn: record.end_lsn, checkpoint, control_file: file, mark })
+        Ok(ControlState {
+            lsn: record.end_lsn,
+            checkpoint,
+            control_file: file,
+            mark,
+            log_term: strata_common::Term::ZERO,
+        })
     }
 
     /// The record that `pg_control` points at, from the log files that came along.

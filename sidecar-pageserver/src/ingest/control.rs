@@ -4,7 +4,7 @@
 //! Recovery's rules: `xlog_redo` in `src/backend/access/transam/xlog.c`, `ApplyWalRecord` in `xlogrecovery.c`. Pure.
 
 use bytes::Bytes;
-use strata_common::Lsn;
+use strata_common::{Lsn, Term};
 use strata_pgwal::checkpoint::CHECKPOINT_BYTES;
 use strata_pgwal::fullxid::{multixact_precedes, xid_precedes};
 use strata_pgwal::{CheckPoint, ControlFile, FullTransactionId};
@@ -15,7 +15,8 @@ use crate::keyspace::values::{BadValue, MARK_BYTES, Mark};
 /// From 1970-01-01 to 2000-01-01, Postgres's epoch, microseconds (`src/include/datatype/timestamp.h`).
 pub const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 
-const STATE_VERSION: u8 = 1;
+/// Version 1 had no term.
+const STATE_VERSION: u8 = 2;
 
 /// What of `pg_control` is not padding (`sizeof(ControlFileData)`).
 const CONTROL_BYTES: usize = 296;
@@ -36,6 +37,8 @@ pub struct ControlState {
     pub checkpoint: CheckPoint,
     pub control_file: ControlFile,
     pub mark: Mark,
+    /// No log up to here is of a later term; computes of earlier ones have been beaten (SK-2). Of this timeline alone: a branch begins anew.
+    pub log_term: Term,
 }
 
 impl ControlState {
@@ -54,13 +57,14 @@ impl ControlState {
             newest_commit_ts_xid: mark.newest_commit_ts_xid,
             ..checkpoint
         };
-        ControlState { lsn, checkpoint, control_file, mark }
+        ControlState { lsn, checkpoint, control_file, mark, log_term: Term::ZERO }
     }
 
     /// For storage, which gives it back where the log is read on from.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![STATE_VERSION];
         out.extend_from_slice(&self.lsn.0.to_le_bytes());
+        out.extend_from_slice(&self.log_term.0.to_le_bytes());
         out.extend_from_slice(&self.mark.encode());
         out.extend_from_slice(&self.checkpoint.encode());
         out.extend_from_slice(&self.control_file_bytes());
@@ -71,13 +75,18 @@ impl ControlState {
         let bad = || BadValue { what: "control state", length: bytes.len() };
         let (version, rest) = bytes.split_first().ok_or_else(bad)?;
         let (lsn, rest) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
+        let (term, rest) = match version {
+            1 => (&[0; 8], rest),
+            _ => rest.split_first_chunk::<8>().ok_or_else(bad)?,
+        };
         let (mark, rest) = rest.split_first_chunk::<MARK_BYTES>().ok_or_else(bad)?;
         let (checkpoint, control_file) = rest.split_first_chunk::<CHECKPOINT_BYTES>().ok_or_else(bad)?;
-        if *version != STATE_VERSION || control_file.len() != CONTROL_BYTES {
+        if !(1..=STATE_VERSION).contains(version) || control_file.len() != CONTROL_BYTES {
             return Err(bad());
         }
         Ok(ControlState {
             lsn: Lsn(u64::from_le_bytes(*lsn)),
+            log_term: Term(u64::from_le_bytes(*term)),
             mark: Mark::decode(mark)?,
             checkpoint: CheckPoint::parse(checkpoint).map_err(|_| bad())?,
             control_file: ControlFile::parse(control_file).map_err(|_| bad())?,

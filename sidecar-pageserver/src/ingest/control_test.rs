@@ -7,10 +7,16 @@ use crate::ingest::testkit::{control_state, parameters};
 fn a_state_comes_back_from_storage() {
     let mut state = control_state(Lsn(0x2000));
     state.finish_record(Lsn(0x1f00), Lsn(0x2000), Lsn(0x1e00), true);
+    state.log_term = Term(9);
     let bytes = state.encode();
     let found = ControlState::decode(&bytes).expect("just encoded");
     assert_eq!((found.lsn, found.checkpoint, found.mark), (state.lsn, state.checkpoint, state.mark));
     assert_eq!(found.control_file.settings, state.control_file.settings);
+    assert_eq!(found.log_term, Term(9));
+    // Version 1: the same without the term.
+    let old = [&[1], &bytes[1..9], &bytes[17..]].concat();
+    let found = ControlState::decode(&old).expect("version 1 is read");
+    assert_eq!((found.mark, found.log_term), (state.mark, Term::ZERO));
     assert!(ControlState::decode(&bytes[..bytes.len() - 1]).is_err());
     assert!(ControlState::decode(&[]).is_err());
 }

@@ -17,7 +17,7 @@ pub(crate) mod testkit;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strata_common::Lsn;
+use strata_common::{Lsn, Term};
 use strata_pgwal::{DecodeError, DecodedRecord, FullTransactionId, RawRecord};
 use strata_redo::effect::{CheckpointKind, Effect, SlruEffect};
 use strata_redo::error::EffectError;
@@ -119,6 +119,11 @@ impl<S: Store> Ingest<S> {
     /// State as of the last record taken in.
     pub fn control(&self) -> &ControlState {
         &self.control
+    }
+
+    /// What comes next is of a term up to `term`.
+    pub fn see_term(&mut self, term: Term) {
+        self.control.log_term = self.control.log_term.max(term);
     }
 
     pub fn counts(&self) -> Counts {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strata_common::Lsn;
+use strata_common::{Lsn, Term};
 use strata_pgwal::{RawRecord, StreamError, WalStreamDecoder};
 use strata_proto::wal::WalChunk;
 use tokio::time::Instant;
@@ -205,6 +205,9 @@ impl<S: Store> Receiver<S> {
         address: &str,
         chunk: WalChunk,
     ) -> Result<(), Ended> {
+        // Before anything of that term can be read: a compute of an earlier one must not see it.
+        self.timeline.see_term(Term(chunk.term));
+        ingest.see_term(Term(chunk.term));
         if chunk.wal.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::ingest::control::ControlState;
 use bytes::Bytes;
 use strata_common::{SystemId, TenantId, TenantTimelineId, TimelineId};
 use strata_pgwal::write::{LogIdentity, RecordSpec, WalWriter};
@@ -11,6 +12,7 @@ use super::*;
 use crate::getpage::cache::{PageCache, TimelineSlot};
 use crate::ingest::testkit::control_state;
 use crate::store::model::MapStore;
+use crate::timeline::Superseded;
 
 const START: Lsn = Lsn(0x1000);
 
@@ -29,6 +31,15 @@ fn receiver(safekeepers: &[&str]) -> Receiver<MapStore> {
 
 /// One stream that brings `wal` from where the timeline is; the store may go away once it is open.
 async fn one_stream(receiver: &Receiver<MapStore>, wal: &Bytes, is_away: bool) -> Result<(), Ended> {
+    one_stream_of(receiver, wal, is_away, Term::ZERO).await
+}
+
+async fn one_stream_of(
+    receiver: &Receiver<MapStore>,
+    wal: &Bytes,
+    is_away: bool,
+    term: Term,
+) -> Result<(), Ended> {
     let control = receiver.timeline.control();
     let begin = control.lsn;
     let skipped = usize::try_from(begin - START).expect("a small test");
@@ -37,7 +48,7 @@ async fn one_stream(receiver: &Receiver<MapStore>, wal: &Bytes, is_away: bool) -
     store.is_away.store(false, Ordering::Relaxed);
     let mut ingest = Ingest::resume(store.clone(), sizes, control).await?;
     store.is_away.store(is_away, Ordering::Relaxed);
-    let chunk = WalChunk { begin_lsn: begin.0, wal: wal.slice(skipped..), ..WalChunk::default() };
+    let chunk = WalChunk { begin_lsn: begin.0, wal: wal.slice(skipped..), commit_lsn: 0, term: term.0 };
     receiver.take(&mut decoder, &mut ingest, "here", chunk).await
 }
 
@@ -123,5 +134,50 @@ fn a_taken_over_timeline_is_not_called_damaged() {
         let error = receiver.timeline.wait_for(START + 8, Duration::from_secs(5)).await;
         let refusal = crate::getpage::Refusal::from(error.expect_err("no log comes any more"));
         assert_eq!(refusal.kind, strata_proto::page::page_error::Kind::Retryable);
+    });
+}
+
+/// SK-2, CP-1: the state that storage gets with a later term's log carries the term, so a restart refuses what was refused before.
+#[test]
+fn log_of_a_later_term_ends_the_terms_before_it_for_good() {
+    run(async {
+        let receiver = receiver(&["127.0.0.1:1"]);
+        let timeline = &receiver.timeline;
+        let log = LogIdentity {
+            timeline: 1,
+            system_id: SystemId(7),
+            segment_bytes: SegmentBytes::new(16 << 20).expect("a power of two"),
+        };
+        let mut writer = WalWriter::new(START, Lsn(0xf00), log);
+        let mut wal = Vec::new();
+        for _ in 0..2 {
+            wal.extend_from_slice(
+                &writer.append(&RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new())).bytes,
+            );
+            one_stream_of(&receiver, &Bytes::from(wal.clone()), false, Term(1)).await.expect("good log");
+            assert_eq!(timeline.check_term(Term(1)), Ok(()), "the term that writes");
+        }
+        let beaten = timeline.superseded(Term(1));
+        one_stream_of(&receiver, &Bytes::from(wal.clone()), false, Term(3))
+            .await
+            .expect("no log, news of a term");
+        let over = Superseded { id: timeline.id, asked: Term(1), newest: Term(3) };
+        assert_eq!(timeline.check_term(Term(1)).expect_err("another compute was elected"), over);
+        assert_eq!(timeline.check_term(Term(2)).map_err(|e| e.newest), Err(Term(3)));
+        assert_eq!(timeline.check_term(Term(3)), Ok(()));
+        assert_eq!(beaten.await, over, "whoever waits is told");
+
+        wal.extend_from_slice(
+            &writer.append(&RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new())).bytes,
+        );
+        one_stream_of(&receiver, &Bytes::from(wal), false, Term(3)).await.expect("good log");
+        // A safekeeper that lags behind does not bring an older term back.
+        timeline.see_term(Term(2));
+        let stored = ControlState::decode(&timeline.control().encode()).expect("just encoded");
+        assert_eq!(stored.lsn, writer.position());
+        let cache = Arc::new(PageCache::new(0));
+        let again = Timeline::new(timeline.id, timeline.store.clone(), stored, cache, TimelineSlot(0));
+        assert_eq!(again.check_term(Term(2)).map_err(|e| e.newest), Err(Term(3)));
+        assert_eq!(again.check_term(Term(3)), Ok(()));
     });
 }

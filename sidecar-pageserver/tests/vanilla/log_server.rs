@@ -86,7 +86,7 @@ impl Safekeeper for LogServer {
                 let wal = left.slice(..left.len().min(PIECE_BYTES));
                 let (begin_lsn, idle) = (at.0, wal.is_empty());
                 at = at + wal.len() as u64;
-                if sender.send(Ok(WalChunk { begin_lsn, wal, commit_lsn: end.0 })).await.is_err() {
+                if sender.send(Ok(WalChunk { begin_lsn, wal, commit_lsn: end.0, term: 1 })).await.is_err() {
                     return;
                 }
                 if idle {

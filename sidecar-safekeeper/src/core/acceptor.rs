@@ -163,8 +163,9 @@ impl Acceptor {
             return Err(Refusal::Stopped(reason.clone()));
         }
         let (oldest, commit) = (self.state.oldest_lsn, self.state.commit_lsn);
+        let last_term = self.state.history.term_at(self.flush);
         if term == Term::ZERO {
-            return Ok(ReadLimit { oldest, end: commit, commit });
+            return Ok(ReadLimit { oldest, end: commit, commit, last_term });
         }
         if term != self.state.term {
             return Err(Refusal::Term { known: self.state.term, asked: term });
@@ -172,7 +173,7 @@ impl Acceptor {
         if self.op.is_some() || self.state.history.last_term() != term {
             return Err(Refusal::NotAnnounced);
         }
-        Ok(ReadLimit { oldest, end: self.flush, commit })
+        Ok(ReadLimit { oldest, end: self.flush, commit, last_term })
     }
 
     fn message(&mut self, conn: ConnId, message: ToAcceptor, out: &mut Vec<Command>) {

@@ -142,6 +142,8 @@ fn k6_term_then_cut_then_history_then_answer() {
     assert_eq!(second.history, history(&[(1, 100), (3, 170)]));
     assert_eq!((reply.term, reply.flush_lsn), (Term(3), Lsn(170)));
     assert_eq!(acceptor.read_limit(Term(3)).map(|limit| limit.end), Ok(Lsn(170)));
+    let learners = acceptor.read_limit(Term::ZERO).expect("it works");
+    assert_eq!(learners.last_term, Term(3), "learners are told of the election before there is log of it");
     assert!(acceptor.read_limit(Term(1)).is_err());
 }
 

@@ -182,6 +182,8 @@ pub struct ReadLimit {
     pub oldest: Lsn,
     pub end: Lsn,
     pub commit: Lsn,
+    /// The last term whose start the log covers: nothing that may be read is of a later one.
+    pub last_term: Term,
 }
 
 /// Why a message was not served. Not a vote against a candidate or a stale term: these have their replies.

@@ -56,7 +56,12 @@ async fn send_all(timeline: &Arc<Timeline>, wanted: Wanted, sink: &Sink) -> Resu
             return Err(status::removed(at, limit.oldest));
         }
         let end = wanted.until.map_or(limit.end, |until| until.min(limit.end));
-        let mut chunk = WalChunk { begin_lsn: at.0, wal: Bytes::new(), commit_lsn: limit.commit.0 };
+        let mut chunk = WalChunk {
+            begin_lsn: at.0,
+            wal: Bytes::new(),
+            commit_lsn: limit.commit.0,
+            term: limit.last_term.0,
+        };
         if at < end {
             (reader, chunk.wal) = read(timeline, reader, at, end).await?;
             let limit = timeline.read_limit(wanted.term)?;
@@ -69,10 +74,11 @@ async fn send_all(timeline: &Arc<Timeline>, wanted: Wanted, sink: &Sink) -> Resu
             return Ok(());
         } else if tokio::time::timeout(SILENCE_MAX, changes.changed()).await.is_ok() {
             // More may be readable, or only the commit LSN has moved; either way the loop says so.
-            if timeline.read_limit(wanted.term)?.end > at {
+            let limit = timeline.read_limit(wanted.term)?;
+            if limit.end > at {
                 continue;
             }
-            chunk.commit_lsn = timeline.read_limit(wanted.term)?.commit.0;
+            (chunk.commit_lsn, chunk.term) = (limit.commit.0, limit.last_term.0);
         }
         if sink.send(Ok(chunk)).await.is_err() {
             return Ok(());
