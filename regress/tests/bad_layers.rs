@@ -60,14 +60,17 @@ fn flip(path: &Path) -> Result<()> {
     Ok(file.write_all_at(&[!byte[0]], at)?)
 }
 
-/// One clear ERROR for what needs the damaged file; the server goes on.
-fn check_refused(whole: &Whole, compute: &Compute) -> Result<()> {
+/// One clear ERROR for what needs the damaged file, with its whole name; the server goes on.
+fn check_refused(whole: &Whole, compute: &Compute, name: &str) -> Result<()> {
     let error = whole.sql(&compute.connstr, "SELECT count(t) FROM hit").err().context("damage was read")?;
     let text = error.to_string();
     let errors: Vec<&str> = text.lines().filter(|line| line.contains("ERROR:  ")).take(1).collect();
     ensure!(
-        errors.iter().any(|line| line.contains("could not read blocks") && line.contains("layer file")),
-        "the error does not name pages and file: {text}"
+        errors
+            .iter()
+            .any(|line| line.contains("could not read blocks")
+                && line.contains(&format!("layer file {name}, "))),
+        "the error does not name pages and file {name}: {text}"
     );
     eprintln!("  {}", errors.join(" "));
     ensure!(whole.sql(&compute.connstr, "SELECT 1")? == "1", "the server goes on");
@@ -123,7 +126,7 @@ fn a_byte_of_a_layer_is_wrong() -> Result<()> {
     flip(&object)?;
     std::fs::remove_dir_all(whole.dir().join("pageserver-1"))?;
     start(&whole, &["pageserver", "start", "1"])?;
-    check_refused(&whole, &compute)?;
+    check_refused(&whole, &compute, &name)?;
     let status = whole.json(&["status"])?;
     let problem = status["branches"][0]["problem"].as_str().unwrap_or_default();
     ensure!(problem.contains(&name), "status does not name {name}: {status}");

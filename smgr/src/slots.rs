@@ -22,7 +22,8 @@ use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
 
 /// Most pages of one request; what one vectored read of Postgres has at most (`MAX_IO_COMBINE_LIMIT`).
 pub const PAGES_MAX: usize = 32;
-const ERROR_WORDS: usize = 32;
+/// Room for what the pageserver says: timeline, page, LSN and the whole name of a layer file.
+const ERROR_BYTES: usize = 512;
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +116,7 @@ pub struct Slot {
     targets: [AtomicU64; PAGES_MAX],
     failed: AtomicU32,
     value: AtomicU64,
-    error: [AtomicU64; ERROR_WORDS],
+    error: [[AtomicU64; 32]; ERROR_BYTES / 256],
 }
 
 impl Slot {
@@ -282,9 +283,9 @@ impl Slot {
     }
 
     fn store_error(&self, text: &str) {
-        let bytes = &text.as_bytes()[..text.floor_char_boundary(ERROR_WORDS * 8)];
+        let bytes = &text.as_bytes()[..text.floor_char_boundary(ERROR_BYTES)];
         self.value.store(bytes.len() as u64, Ordering::Relaxed);
-        for (cell, chunk) in self.error.iter().zip(bytes.chunks(8)) {
+        for (cell, chunk) in self.error.iter().flatten().zip(bytes.chunks(8)) {
             let mut eight = [0u8; 8];
             eight[..chunk.len()].copy_from_slice(chunk);
             cell.store(u64::from_le_bytes(eight), Ordering::Relaxed);
@@ -293,7 +294,7 @@ impl Slot {
 
     fn load_error(&self, length: u64) -> String {
         let bytes: Vec<u8> =
-            self.error.iter().flat_map(|cell| cell.load(Ordering::Relaxed).to_le_bytes()).collect();
+            self.error.iter().flatten().flat_map(|cell| cell.load(Ordering::Relaxed).to_le_bytes()).collect();
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len());
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }

@@ -37,12 +37,12 @@ fn a_request_and_its_answer() {
         slot.finish_delivery(generation, &Outcome::Value(round as u64));
         assert_eq!(slot.collect(), Some(Outcome::Value(round as u64)));
     }
-    let long = "é".repeat(200);
+    let long = "é".repeat(300);
     slot.submit(&pages(0, 1), &[0]);
     let (generation, _) = slot.take().expect("submitted");
     assert!(slot.begin_delivery(generation));
     slot.finish_delivery(generation, &Outcome::Refused(long.clone()));
-    assert_eq!(slot.collect(), Some(Outcome::Refused(long[..256].to_owned())));
+    assert_eq!(slot.collect(), Some(Outcome::Refused(long[..512].to_owned())));
 }
 
 #[test]

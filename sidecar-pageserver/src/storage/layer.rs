@@ -1,6 +1,6 @@
 //! A layer of a timeline: here as an open file, or only in the object store until somebody reads it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -169,19 +169,19 @@ impl Layer {
         let bytes = reader.bytes().map_err(io())?;
         let mut body = vec![0; usize::try_from(bytes).unwrap_or(0)];
         reader.read_exact_at(&mut body, 0).map_err(io())?;
-        self.check(&body, &path)?;
+        self.check(&body, "the local file")?;
         Ok(body.into())
     }
 
     /// A download gets its final name only after this (trap G19).
-    fn check(&self, body: &[u8], path: &Path) -> Result<(), StorageError> {
+    fn check(&self, body: &[u8], part: &str) -> Result<(), StorageError> {
         let (bytes, crc) = (body.len() as u64, crc32c::crc32c(body));
         if (bytes, crc) == (self.desc.bytes, self.desc.crc) {
             return Ok(());
         }
         Err(StorageError::Corrupt {
-            file: path.display().to_string(),
-            part: "whole file".into(),
+            file: self.desc.name.to_string(),
+            part: part.to_owned(),
             reason: format!(
                 "it has {bytes} bytes with checksum {crc:08x}, {} with {:08x} are right",
                 self.desc.bytes, self.desc.crc
@@ -192,8 +192,7 @@ impl Layer {
     fn store_download(&self, body: Bytes) -> Result<(), StorageError> {
         let disk = &self.context.disk;
         let target = self.path();
-        let key = names::layer_key(self.context.id, &self.desc.name)?;
-        self.check(&body, &PathBuf::from(format!("{}/{key}", self.context.store.describe())))?;
+        self.check(&body, "the copy in the object store")?;
         let temp = self.context.dir.join(format!("{}.temp", self.desc.name));
         disk.create_dirs(&self.context.dir).map_err(StorageError::disk("creation", &self.context.dir))?;
         let written = disk.create(&temp).and_then(|mut file| file.write_all(&body));

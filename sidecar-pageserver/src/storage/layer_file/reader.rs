@@ -50,7 +50,8 @@ impl LayerFile {
         cache: &Arc<BlockCache>,
     ) -> Result<LayerFile, StorageError> {
         let reader = disk.open(path).map_err(StorageError::disk("opening", path))?;
-        let file = path.display().to_string();
+        // Messages travel far: the name is enough, and says all.
+        let file = name.to_string();
         let layer = LayerFile::from_reader(reader, file, cache)?;
         let f = &layer.footer;
         if f.id != id || (f.kind, f.begin, f.end) != (name.kind, name.begin, name.end) {
