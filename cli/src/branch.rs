@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, bail};
+use futures::future::join_all;
 use serde_json::{Value, json};
 use strata_common::{Lsn, TenantTimelineId, TimelineId};
 use strata_proto::convert::TimelineRefId;
@@ -12,7 +13,8 @@ use crate::args::BranchCreate;
 use crate::home::Home;
 use crate::output::{Output, table};
 use crate::registry::{self, Branch, Registry};
-use crate::{copies, node, rpc, tenant};
+use crate::rpc::{self, Reached};
+use crate::{copies, tenant};
 
 pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> anyhow::Result<Output> {
     registry::check_name("branch", &options.name)?;
@@ -25,7 +27,9 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     let ancestor = TenantTimelineId { tenant: tenant.id, timeline: from.timeline_id };
     let id = TenantTimelineId { tenant: tenant.id, timeline: TimelineId(tenant::random()) };
     // All that is committed now belongs to the branch; the pageserver may still be reading the last of it.
-    let committed = committed_lsn(&locked.registry, ancestor).await?;
+    let (safekeepers, pageserver) =
+        tokio::join!(rpc::safekeepers(&locked.registry), rpc::pageserver(&locked.registry));
+    let committed = committed_lsn(&safekeepers, ancestor).await?;
     if let Some(lsn) = options.at_lsn.filter(|lsn| *lsn > committed) {
         bail!("branch '{}' ends at {committed}, before {lsn}: choose an LSN that it has", options.from);
     }
@@ -35,12 +39,12 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
         lsn: options.at_lsn.unwrap_or(Lsn::MAX).0,
         at_least_lsn: options.at_lsn.unwrap_or(committed).0,
     };
-    let answer = rpc::pageserver(&locked.registry).await?.create_branch(request).await;
+    let answer = pageserver?.create_branch(request).await;
     let made =
         answer.map_err(|status| rpc::refusal("the pageserver cannot make the branch", &status))?.into_inner();
     let start = Lsn(made.start_lsn);
     let mut branch = tenant::new_branch(&locked.registry, id.timeline, Some(options.from.clone()), start);
-    copies::create(&locked.registry, tenant, &mut branch).await?;
+    copies::create(&safekeepers, tenant, &mut branch).await?;
     let tenant = locked.registry.tenants.get_mut(tenant_name).context("the tenant was just there")?;
     tenant.branches.insert(options.name.clone(), branch);
     locked.save()?;
@@ -56,12 +60,14 @@ struct LogEnd {
     commit: Lsn,
 }
 
-/// What the safekeepers that answer know of each timeline.
-async fn log_ends(registry: &Registry) -> anyhow::Result<HashMap<TenantTimelineId, LogEnd>> {
+/// What the safekeepers that answer know of each timeline; all are asked at once.
+async fn log_ends(safekeepers: &[Reached]) -> anyhow::Result<HashMap<TenantTimelineId, LogEnd>> {
+    let reachable = safekeepers.iter().filter_map(|safekeeper| safekeeper.client.as_ref().ok());
+    let answers = reachable.map(|client| async move {
+        client.clone().list_timelines(strata_proto::wal::ListTimelinesRequest {}).await
+    });
     let mut ends = HashMap::<TenantTimelineId, LogEnd>::new();
-    for node in node::reachable_safekeepers(registry).await {
-        let answer =
-            rpc::safekeeper(&node).await?.list_timelines(strata_proto::wal::ListTimelinesRequest {}).await;
+    for answer in join_all(answers).await {
         let answer =
             answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?;
         for status in answer.into_inner().timelines {
@@ -75,8 +81,8 @@ async fn log_ends(registry: &Registry) -> anyhow::Result<HashMap<TenantTimelineI
 }
 
 /// The highest commit LSN that any safekeeper knows of a timeline.
-async fn committed_lsn(registry: &Registry, id: TenantTimelineId) -> anyhow::Result<Lsn> {
-    let end = log_ends(registry).await?.get(&id).copied();
+async fn committed_lsn(safekeepers: &[Reached], id: TenantTimelineId) -> anyhow::Result<Lsn> {
+    let end = log_ends(safekeepers).await?.get(&id).copied();
     Ok(end.context("no safekeeper answers for this branch: 'strata start' starts them")?.commit)
 }
 
@@ -94,8 +100,8 @@ pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
 /// Branches as `status --json` shows them; with the pageserver away, without what only it knows.
 pub async fn describe_all(registry: &Registry, tenant_name: &str) -> anyhow::Result<Vec<Value>> {
     let tenant = registry.tenant(tenant_name)?;
-    let infos = timeline_infos(registry).await.ok();
-    let ends = log_ends(registry).await?;
+    let (infos, safekeepers) = tokio::join!(timeline_infos(registry), rpc::safekeepers(registry));
+    let (infos, ends) = (infos.ok(), log_ends(&safekeepers).await?);
     let mut rows = Vec::new();
     for (name, branch) in &tenant.branches {
         let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
@@ -140,6 +146,6 @@ pub async fn lsn(home: &Home, tenant_name: &str, name: &str) -> anyhow::Result<O
     let tenant = registry.tenant(tenant_name)?;
     let branch = registry.branch(tenant_name, name)?;
     let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
-    let lsn = committed_lsn(&registry, id).await?;
+    let lsn = committed_lsn(&rpc::safekeepers(&registry).await, id).await?;
     Ok(Output::new(json!({ "branch": name, "lsn": lsn }), lsn.to_string()))
 }

@@ -4,36 +4,46 @@
 //! a copy whose question got no answer is looked for, never asked for again, and at the worst comes back as a learner.
 
 use anyhow::{Context, bail};
+use futures::future::join_all;
 use strata_common::TenantTimelineId;
 use strata_proto::wal::{CreateTimelineRequest, ListTimelinesRequest, Membership};
 
 use crate::home::Locked;
 use crate::output::to_stderr;
 use crate::registry::{Branch, Copy, Member, Node, Registry, Tenant};
-use crate::rpc;
+use crate::rpc::{self, Reached};
 
-/// Makes the copies of a new branch's log, which is in no registry yet. A majority must be there; the others follow when they
-/// are started.
-pub async fn create(registry: &Registry, tenant: &Tenant, branch: &mut Branch) -> anyhow::Result<()> {
+/// Makes the copies of a new branch's log, which is in no registry yet, asking all safekeepers at once. A majority must be there;
+/// the others follow when they are started.
+pub async fn create(safekeepers: &[Reached], tenant: &Tenant, branch: &mut Branch) -> anyhow::Result<()> {
+    let member = |safekeeper: &Reached| {
+        let index = branch.members.iter().position(|member| member.node == safekeeper.node.id);
+        index.map(|index| (index, request(tenant, branch, index)))
+    };
+    let asked = safekeepers.iter().filter_map(|safekeeper| Some((safekeeper, member(safekeeper)?)));
+    let answers = asked.map(|(safekeeper, (index, request))| async move {
+        let client = safekeeper.client.as_ref().map_err(|error| (Copy::Planned, format!("{error:#}")));
+        let made = match client {
+            Ok(client) => client.clone().create_timeline(request).await.map_err(|status| {
+                (Copy::Asked, format!("safekeeper {}: {}", safekeeper.node.id, status.message()))
+            }),
+            Err(refusal) => Err(refusal),
+        };
+        (index, made)
+    });
+    let answers = join_all(answers).await;
     let mut refusals = Vec::new();
-    for index in 0..branch.members.len() {
-        let node = registry.safekeepers.iter().find(|node| node.id == branch.members[index].node);
-        let Some(node) = node else { continue };
-        let mut safekeeper = match rpc::safekeeper(node).await {
-            Ok(safekeeper) => safekeeper,
-            Err(error) => {
-                refusals.push(format!("{error:#}"));
-                continue;
+    for (index, made) in answers {
+        branch.members[index].copy = match made {
+            Ok(_) => Copy::Made,
+            Err((copy, why)) => {
+                refusals.push(why);
+                copy
             }
         };
-        branch.members[index].copy = Copy::Asked;
-        match safekeeper.create_timeline(request(tenant, branch, index)).await {
-            Ok(_) => branch.members[index].copy = Copy::Made,
-            Err(status) => refusals.push(format!("safekeeper {}: {}", node.id, status.message())),
-        }
     }
     let made = branch.members.iter().filter(|member| member.copy == Copy::Made).count();
-    if made < registry.majority() {
+    if made < branch.members.len() / 2 + 1 {
         bail!("a majority of safekeepers is needed and {made} could be reached: {}", refusals.join("; "));
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::home::{Home, Locked, write_whole};
 use crate::output::{Output, to_stderr};
 use crate::process::{self, Running};
 use crate::registry::{Node, Registry};
-use crate::{compute, copies, postgres, probe, rpc};
+use crate::{compute, copies, postgres, probe};
 
 /// A daemon opens its data before it listens; a big one takes its time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -220,15 +220,4 @@ async fn listing(home: &Home, registry: &Registry) -> Value {
         "safekeepers": describe_all(home, registry, Kind::Safekeeper).await,
         "pageservers": describe_all(home, registry, Kind::Pageserver).await,
     })
-}
-
-/// Every safekeeper that answers.
-pub async fn reachable_safekeepers(registry: &Registry) -> Vec<Node> {
-    let mut reachable = Vec::new();
-    for node in &registry.safekeepers {
-        if rpc::safekeeper(node).await.is_ok() {
-            reachable.push(node.clone());
-        }
-    }
-    reachable
 }

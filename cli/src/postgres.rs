@@ -63,6 +63,14 @@ pub fn version(tree: &Path) -> anyhow::Result<String> {
     Ok(version)
 }
 
+/// The version of a tree's Postgres as `server_version_num` gives it: 170011.
+pub fn version_num(tree: &Path) -> anyhow::Result<u32> {
+    let version = version(tree)?;
+    let minor = version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    let minor = minor.with_context(|| format!("{version} is no released version of Postgres"))?;
+    Ok(MAJOR * 10_000 + minor)
+}
+
 /// A tar of a freshly made data directory; made once for a Postgres tree and kept in its cache.
 pub fn template(tree: &Path, run_as: RunAs) -> anyhow::Result<Vec<u8>> {
     version(tree)?;

@@ -101,11 +101,6 @@ impl Registry {
             .get(name)
             .with_context(|| format!("there is no compute '{name}' (there is {})", known()))
     }
-
-    /// How many safekeepers make a majority.
-    pub fn majority(&self) -> usize {
-        self.safekeepers.len() / 2 + 1
-    }
 }
 
 fn known<'a>(names: impl Iterator<Item = &'a String>) -> String {

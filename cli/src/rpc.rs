@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::join_all;
 use strata_proto::pageserver::pageserver_client::PageserverClient;
 use strata_proto::wal::safekeeper_client::SafekeeperClient;
 use tonic::transport::{Channel, Endpoint};
@@ -17,6 +18,21 @@ pub async fn safekeeper(node: &Node) -> anyhow::Result<SafekeeperClient<Channel>
     let channel = channel
         .with_context(|| format!("safekeeper {} does not answer: 'strata safekeeper start {0}'", node.id))?;
     Ok(SafekeeperClient::new(channel).max_decoding_message_size(strata_proto::MESSAGE_BYTES_MAX))
+}
+
+/// A safekeeper, and a connection to it or why there is none.
+pub struct Reached {
+    pub node: Node,
+    pub client: anyhow::Result<SafekeeperClient<Channel>>,
+}
+
+/// Connects to all safekeepers at once: one that is away costs no more than its own time.
+pub async fn safekeepers(registry: &Registry) -> Vec<Reached> {
+    let one = |node: &Node| {
+        let node = node.clone();
+        async move { Reached { client: safekeeper(&node).await, node } }
+    };
+    join_all(registry.safekeepers.iter().map(one)).await
 }
 
 pub async fn pageserver(registry: &Registry) -> anyhow::Result<PageserverClient<Channel>> {

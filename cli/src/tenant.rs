@@ -4,7 +4,8 @@ use anyhow::bail;
 use rand::Rng;
 use serde_json::{Value, json};
 use strata_common::{Incarnation, Lsn, SystemId, TenantId, TenantTimelineId, TimelineId};
-use strata_proto::pageserver::{ImportTimelineRequest, import_timeline_request};
+use strata_proto::pageserver::ImportTimelineRequest;
+use strata_proto::pageserver::import_timeline_request::{Header, Kind};
 
 use crate::home::{Home, Locked};
 use crate::output::{Output, table};
@@ -32,10 +33,17 @@ pub async fn make(locked: &mut Locked, name: &str) -> anyhow::Result<()> {
         bail!("there is a tenant '{name}' already");
     }
     let id = TenantTimelineId { tenant: TenantId(random()), timeline: TimelineId(random()) };
-    let tar = postgres::template(&postgres::tree()?, RunAs::current()?)?;
+    let tree = postgres::tree()?;
+    let pg_version_num = postgres::version_num(&tree)?;
+    let tar = postgres::template(&tree, RunAs::current()?)?;
     // Postgres's own come from clock and pid (xlog.c, BootStrapXLOG); 63 random bits print the same in SQL's bigint.
     let system_id = SystemId(u64::from_le_bytes(random()) >> 1);
-    let imported = import(&locked.registry, id, system_id, tar.into()).await?;
+    let imported = import(
+        &locked.registry,
+        Header { timeline: Some(id.into()), system_id: system_id.0, pg_version_num },
+        tar.into(),
+    )
+    .await?;
     let tenant = Tenant {
         id: id.tenant,
         system_id: SystemId(imported.system_id),
@@ -44,7 +52,7 @@ pub async fn make(locked: &mut Locked, name: &str) -> anyhow::Result<()> {
         branches: Default::default(),
     };
     let mut branch = new_branch(&locked.registry, id.timeline, None, Lsn(imported.start_lsn));
-    copies::create(&locked.registry, &tenant, &mut branch).await?;
+    copies::create(&rpc::safekeepers(&locked.registry).await, &tenant, &mut branch).await?;
     let mut tenant = tenant;
     tenant.branches.insert("main".to_owned(), branch);
     locked.registry.tenants.insert(name.to_owned(), tenant);
@@ -53,12 +61,10 @@ pub async fn make(locked: &mut Locked, name: &str) -> anyhow::Result<()> {
 
 async fn import(
     registry: &Registry,
-    id: TenantTimelineId,
-    system_id: SystemId,
+    header: Header,
     tar: bytes::Bytes,
 ) -> anyhow::Result<strata_proto::pageserver::ImportTimelineResponse> {
-    use import_timeline_request::{Header, Kind};
-    let header = Kind::Header(Header { timeline: Some(id.into()), system_id: system_id.0 });
+    let header = Kind::Header(header);
     let chunks = (0..tar.len()).step_by(TAR_CHUNK_BYTES);
     let chunks = chunks.map(move |at| Kind::Tar(tar.slice(at..(at + TAR_CHUNK_BYTES).min(tar.len()))));
     let messages =

@@ -14,8 +14,8 @@ use crate::store::Store;
 use crate::timeline::{Timeline, WaitError};
 use crate::view::ViewError;
 
-/// Version that clusters report; the data directory of 17.x tells the major version only.
-pub const PG_VERSION_NUM: u32 = 170_000;
+/// The major version whose data directories and log are read here.
+const PG_MAJOR: u32 = 17;
 
 /// Longest that a call waits for log, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -34,12 +34,23 @@ pub enum ServiceError {
     Storage(#[from] StorageError),
     #[error("no record is known to end at {lsn}; the last one known below ends at {known}")]
     NotARecordEnd { lsn: Lsn, known: Lsn },
+    #[error("a cluster of server version {0} is not one of Postgres {PG_MAJOR}")]
+    Version(u32),
     #[error("{0}")]
     Internal(String),
 }
 
 pub fn find(node: &Node, id: TenantTimelineId) -> Result<Arc<EngineTimeline>, ServiceError> {
     node.timeline(id).ok_or(ServiceError::NotFound(id))
+}
+
+/// The version of an imported cluster as `server_version_num` gives it: what its owner says, or 0 if nobody knows.
+pub fn version_num(told: u32) -> Result<u32, ServiceError> {
+    match told {
+        0 => Ok(PG_MAJOR * 10_000),
+        told if told / 10_000 == PG_MAJOR => Ok(told),
+        other => Err(ServiceError::Version(other)),
+    }
 }
 
 /// Makes a timeline of the tar; in the object store and in service when this returns. Blocks on `tar`: call it where blocking is allowed.

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::getpage;
 use crate::import::ImportError;
 use crate::node::{EngineTimeline, Node};
-use crate::service::{self, BranchPoint, PG_VERSION_NUM, ServiceError, TimeAnswer};
+use crate::service::{self, BranchPoint, ServiceError, TimeAnswer};
 use crate::storage::{ErrorKind, StorageError};
 use crate::store::StoreError;
 use crate::timeline::WaitError;
@@ -99,7 +99,7 @@ fn status(error: &ServiceError) -> Status {
             status_of_storage(storage)
         }
         ServiceError::Import(ImportError::Spool(_)) => Status::resource_exhausted(error.to_string()),
-        ServiceError::Import(_) => Status::invalid_argument(error.to_string()),
+        ServiceError::Import(_) | ServiceError::Version(_) => Status::invalid_argument(error.to_string()),
         ServiceError::NotARecordEnd { .. } => Status::failed_precondition(error.to_string()),
         ServiceError::Internal(_) => Status::internal(error.to_string()),
     }
@@ -179,6 +179,7 @@ impl Pageserver for Manage {
             return Err(Status::invalid_argument("the first message must hold the header"));
         };
         let id = timeline_id(header.timeline)?;
+        let pg_version_num = service::version_num(header.pg_version_num).map_err(|e| status(&e))?;
         let system_id = (header.system_id != 0).then_some(SystemId(header.system_id));
         let (sender, pieces) = mpsc::channel(TAR_PIECES_QUEUED_MAX);
         tokio::spawn(forward(input, sender));
@@ -191,7 +192,7 @@ impl Pageserver for Manage {
             start_lsn: imported.start_lsn.0,
             system_id: imported.system_id.0,
             wal_segment_bytes: imported.wal_segment_bytes,
-            pg_version_num: PG_VERSION_NUM,
+            pg_version_num,
         }))
     }
 
@@ -210,7 +211,6 @@ impl Pageserver for Manage {
             start_lsn: made.start_lsn.0,
             system_id: made.system_id.0,
             wal_segment_bytes: made.wal_segment_bytes,
-            pg_version_num: PG_VERSION_NUM,
         }))
     }
 
