@@ -1,13 +1,17 @@
 //! The data directory: emptied and laid down from a base backup at every start. Nothing in it is worth keeping.
 
-use std::os::unix::fs::{PermissionsExt, lchown};
-use std::path::Path;
-use std::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::path::{Component, Path};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use nix::unistd::Pid;
 use strata_common::Lsn;
 use strata_proto::page::BaseBackupRequest;
 use strata_proto::page::page_service_client::PageServiceClient;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::settings;
@@ -17,12 +21,42 @@ use crate::state_file::StateFile;
 /// Between two questions to a pageserver that is away.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two looks whether a Postgres is gone.
+const LEAVES_PAUSE: Duration = Duration::from_millis(20);
+
+/// Refuses a folder in which a Postgres runs; one that is about to end gets `leaves_max` for it.
+pub async fn refuse_live(folder: &Path, leaves_max: Duration) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while let Some(pid) = live_postmaster(folder) {
+        if begin.elapsed() >= leaves_max {
+            bail!("a Postgres (process {pid}) runs in {}: stop it first", folder.display());
+        }
+        tokio::time::sleep(LEAVES_PAUSE).await;
+    }
+    Ok(())
+}
+
+/// The process that `postmaster.pid` names, if it lives and works in that very folder, as every postmaster does (miscinit.c,
+/// ChangeToDataDir): the number alone may be somebody else's by now.
+fn live_postmaster(folder: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(folder.join("postmaster.pid")).ok()?;
+    let pid = text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 0)?;
+    let place = std::fs::read_link(format!("/proc/{pid}/cwd"));
+    let lives = match place {
+        Ok(place) => folder.canonicalize().is_ok_and(|folder| folder == place),
+        // Somebody else's process, into which we may not look: better safe.
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    lives.then(|| Pid::from_raw(pid))
+}
+
 /// Fetches the base backup at `lsn`, waiting for the pageserver as long as it is away, and lays it down. The stream is read to its true end, so that half a backup is an error
 /// and not a start (trap S5). Returns the bytes received.
 pub async fn lay_down(
     spec: &Spec,
     channel: Channel,
     lsn: Lsn,
+    emptying: Emptying,
     state: &mut StateFile,
 ) -> anyhow::Result<usize> {
     let tar = loop {
@@ -39,6 +73,7 @@ pub async fn lay_down(
         state.phase(Phase::Starting, problem)?;
         tokio::time::sleep(RETRY_PAUSE).await;
     };
+    emptying.0.await.context("emptying the data folder was cut off")??;
     let spec = spec.clone();
     let bytes = tar.len();
     let unpacked = tokio::task::spawn_blocking(move || unpack(&spec, &tar)).await;
@@ -63,46 +98,162 @@ async fn fetch(spec: &Spec, channel: Channel, lsn: Lsn) -> Result<Vec<u8>, tonic
     Ok(tar)
 }
 
+/// Lays every entry down with the owner and mode that Postgres insists on (miscinit.c, checkDataDir), in one pass.
 fn unpack(spec: &Spec, tar: &[u8]) -> anyhow::Result<()> {
-    let folder = &spec.data_dir;
-    remove(folder)?;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let place = Place { folder: &spec.data_dir, owner: (spec.uid, spec.gid) };
+    if let Some(parent) = place.folder.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    place.make_folder(place.folder)?;
     let mut archive = tar::Archive::new(tar);
-    archive.set_preserve_permissions(false);
-    archive.set_preserve_mtime(false);
-    archive.unpack(folder).context("the base backup cannot be unpacked")?;
-    if !folder.join("global/pg_control").is_file() {
+    for entry in archive.entries().context("the base backup is no tar")? {
+        place.lay_down(entry.context("the base backup is cut off")?)?;
+    }
+    if !place.folder.join("global/pg_control").is_file() {
         bail!("the base backup is incomplete: it has no pg_control");
     }
-    let write = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    write("postgresql.conf", &settings::postgresql_conf(spec))?;
-    write("pg_hba.conf", settings::PG_HBA_CONF)?;
-    write("pg_ident.conf", "")?;
-    give_away(folder, spec)
+    place.write("postgresql.conf", &settings::postgresql_conf(spec))?;
+    place.write("pg_hba.conf", settings::PG_HBA_CONF)?;
+    place.write("pg_ident.conf", "")
 }
 
-/// Removes the folder of a former life, whatever is in it.
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(folder) {
+/// Where a base backup goes, and whose it becomes.
+struct Place<'a> {
+    folder: &'a Path,
+    owner: (u32, u32),
+}
+
+impl Place<'_> {
+    fn lay_down<R: Read>(&self, mut entry: tar::Entry<'_, R>) -> anyhow::Result<()> {
+        let name = entry.path().context("a name in the base backup")?.into_owned();
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+            bail!("the base backup names {}, which is not in it", name.display());
+        }
+        let path = self.folder.join(name);
+        let describe = || format!("cannot lay down {}", path.display());
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => return self.make_folder(&path),
+            tar::EntryType::Regular => {
+                let mut file = create(&path).with_context(describe)?;
+                let bytes = entry.size();
+                let copied = std::io::copy(&mut entry, &mut file).with_context(describe)?;
+                ensure!(copied == bytes, "the base backup is cut off in {}", path.display());
+            }
+            // The holes of a log segment stay holes.
+            tar::EntryType::GNUSparse => {
+                entry.unpack(&path).with_context(describe)?;
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).with_context(describe)?;
+            }
+            other => bail!("the base backup has an entry of kind {other:?}: {}", path.display()),
+        }
+        self.own(&path)
+    }
+
+    /// One that is there already, named twice, is fine.
+    fn make_folder(&self, path: &Path) -> anyhow::Result<()> {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| format!("cannot make {}", path.display()))
+            }
+            _ => self.own(path),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        let written = create(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        self.own(&path)
+    }
+
+    /// Nobody but root can give away, and needs to.
+    fn own(&self, path: &Path) -> anyhow::Result<()> {
+        if !nix::unistd::Uid::effective().is_root() {
+            return Ok(());
+        }
+        let (uid, gid) = self.owner;
+        lchown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give away {}", path.display()))
+    }
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Begins to remove the folder of a former life, whatever is in it, beside what else a start has to wait for.
+pub fn begin_emptying(spec: &Spec) -> Emptying {
+    let folder = spec.data_dir.clone();
+    Emptying(tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot empty {}", folder.display())),
-    }
+    }))
 }
 
-/// Owner and modes that Postgres insists on: the server's user, nobody else (miscinit.c, checkDataDir).
-fn give_away(path: &Path, spec: &Spec) -> anyhow::Result<()> {
-    let describe = || format!("cannot own {}", path.display());
-    lchown(path, Some(spec.uid), Some(spec.gid)).with_context(describe)?;
-    let facts = std::fs::symlink_metadata(path).with_context(describe)?;
-    if facts.is_dir() {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)).with_context(describe)?;
-        for entry in std::fs::read_dir(path).with_context(describe)? {
-            give_away(&entry.with_context(describe)?.path(), spec)?;
-        }
+/// The folder is being emptied; nothing may be laid down before that is over.
+pub struct Emptying(JoinHandle<anyhow::Result<()>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[tokio::test]
+    async fn a_folder_with_a_live_server_is_refused_and_others_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refused =
+            async |limit| refuse_live(folder.path(), limit).await.err().map(|error| error.to_string());
+        assert_eq!(refused(Duration::ZERO).await, None, "no server was ever here");
+        let write = |pid: u32| std::fs::write(folder.path().join("postmaster.pid"), format!("{pid}\n/x\n"));
+        write(std::process::id()).expect("writes");
+        assert_eq!(refused(Duration::ZERO).await, None, "a process that works elsewhere has the number now");
+        let mut server = Command::new("sleep").arg("600").current_dir(folder.path()).spawn().expect("sleep");
+        write(server.id()).expect("writes");
+        let why = refused(Duration::from_millis(30)).await.expect("it is refused");
+        assert!(why.contains(&server.id().to_string()) && why.contains("runs in"), "{why}");
+        // One that ends while it is looked at is no reason.
+        let ends = tokio::task::spawn_blocking(move || server.kill().and_then(|()| server.wait()));
+        assert_eq!(refused(Duration::from_secs(60)).await, None);
+        ends.await.expect("no panic").expect("it was killed");
     }
-    Ok(())
+
+    #[test]
+    fn entries_are_laid_down_with_owner_and_mode_and_none_outside() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("pgdata");
+        let place = Place { folder: &folder, owner: (12_345, 12_346) };
+        place.make_folder(&folder).expect("makes");
+        let lay_down = |kind, name: &str, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.as_gnu_mut().expect("gnu").name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(kind);
+            header.set_mode(0o777);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            let mut tar = header.as_bytes().to_vec();
+            tar.extend_from_slice(content);
+            tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+            let mut archive = tar::Archive::new(&tar[..]);
+            let entry = archive.entries().expect("a tar").next().expect("one entry").expect("whole");
+            place.lay_down(entry).map_err(|error| format!("{error:#}"))
+        };
+        lay_down(tar::EntryType::Directory, "base/", b"").expect("a folder");
+        lay_down(tar::EntryType::Directory, "base/", b"").expect("again");
+        lay_down(tar::EntryType::Regular, "base/PG_VERSION", b"17\n").expect("a file");
+        let facts = |name: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let facts = std::fs::metadata(folder.join(name)).expect("it is there");
+            (facts.mode() & 0o777, facts.uid())
+        };
+        let owner = if nix::unistd::Uid::effective().is_root() { 12_345 } else { facts("").1 };
+        assert_eq!((facts("base"), facts("base/PG_VERSION")), ((0o700, owner), (0o600, owner)));
+        assert_eq!(std::fs::read(folder.join("base/PG_VERSION")).expect("reads"), b"17\n");
+        for outside in ["../out", "/out"] {
+            let why = lay_down(tar::EntryType::Regular, outside, b"x").expect_err("it is refused");
+            assert!(why.contains("not in it"), "{why}");
+        }
+        let link = lay_down(tar::EntryType::Symlink, "link", b"").expect_err("no links");
+        assert!(link.contains("Symlink"), "{link}");
+        assert!(!home.path().join("out").exists());
+    }
 }

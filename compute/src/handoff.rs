@@ -13,7 +13,8 @@ use strata_pgwal::segment::{SegmentBytes, TimelineNumber};
 use strata_pgwal::write::LogIdentity;
 use strata_proto::pageserver::pageserver_client::PageserverClient;
 use strata_proto::pageserver::{LogStateRequest, LogStateResponse};
-use strata_walproposer::{AcceptorAddress, Config, Error, Proposer};
+use strata_walproposer::core::{AcceptorState, AcceptorStatus};
+use strata_walproposer::{AcceptorAddress, Config, Error, Proposer, Status};
 use tonic::transport::Channel;
 
 use crate::spec::{Phase, Spec};
@@ -25,6 +26,9 @@ pub const TIMELINE: TimelineNumber = 1;
 const REELECT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// One question to the pageserver waits this long; it is asked again until an answer comes.
 const LOG_STATE_WAIT: Duration = Duration::from_secs(5);
+
+/// A wait that lasts is told of this often.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// A term that is ours and the place where Postgres begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +58,12 @@ pub async fn run(
     state.step("pageserver_caught_up");
     let start_lsn =
         if log.ends_in_shutdown_checkpoint { end } else { append_record(spec, &proposer, &log, end).await? };
-    proposer.wait_committed(start_lsn).await?;
+    let held = wait_saying(proposer.wait_committed(start_lsn), SAY_EVERY, || {
+        let problem = lacking(&proposer.status(), start_lsn);
+        tracing::warn!("{problem}");
+        state.phase(Phase::Starting, problem)
+    });
+    held.await??;
     state.step("handoff_record");
     let term = proposer.term();
     proposer.release().await;
@@ -130,6 +139,38 @@ async fn append_record(
     Ok(after)
 }
 
+/// Waits as long as it takes (a stop of the supervisor ends it), and says so every now and then.
+async fn wait_saying<T>(
+    wait: impl Future<Output = T>,
+    every: Duration,
+    mut say: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<T> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            done = &mut wait => return Ok(done),
+            () = tokio::time::sleep(every) => say()?,
+        }
+    }
+}
+
+/// Why a majority does not have the log up to `lsn` yet: who lacks it.
+fn lacking(status: &Status, lsn: Lsn) -> String {
+    let behind = status.acceptors.iter().filter(|acceptor| {
+        acceptor.flush_lsn < lsn || matches!(acceptor.state, AcceptorState::Down | AcceptorState::Learner)
+    });
+    let one = |acceptor: &AcceptorStatus| {
+        format!("safekeeper {} ({}, at {})", acceptor.node, acceptor.state.name(), acceptor.flush_lsn)
+    };
+    let behind: Vec<String> = behind.map(one).collect();
+    let why =
+        if status.problems.is_empty() { String::new() } else { format!(": {}", status.problems.join("; ")) };
+    format!(
+        "waiting for a majority of safekeepers to have the log up to {lsn}; without it are {}{why}",
+        behind.join(", ")
+    )
+}
+
 /// Whose log it is.
 pub fn identity(spec: &Spec) -> anyhow::Result<LogIdentity> {
     let segment_bytes = SegmentBytes::new(spec.wal_segment_bytes.into());
@@ -148,16 +189,70 @@ pub fn fenced(error: &anyhow::Error) -> Option<String> {
 
 /// Asks the safekeepers whether another compute was elected. `None`: no, or none of a majority answers, which the next
 /// election will find out.
-pub async fn find_fence(spec: &Spec, started: &Started) -> Option<String> {
+pub async fn find_fence(spec: &Spec, started: &Started) -> Option<Error> {
     let asked =
         tokio::time::timeout(Duration::from_secs(3), Proposer::resume(driver_config(spec), started.term))
             .await;
     match asked {
-        Ok(Err(error @ Error::Fenced { .. })) => Some(error.to_string()),
+        Ok(Err(error @ Error::Fenced { .. })) => Some(error),
         Ok(Ok(proposer)) => {
             proposer.release().await;
             None
         }
         Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strata_common::NodeId;
+
+    fn acceptor(node: u64, state: AcceptorState, flush: u64) -> AcceptorStatus {
+        AcceptorStatus {
+            node: NodeId(node),
+            address: String::new(),
+            state,
+            term: Term(2),
+            flush_lsn: Lsn(flush),
+            commit_lsn: Lsn(0),
+            lag_bytes: 0,
+            pageserver: Default::default(),
+        }
+    }
+
+    #[test]
+    fn who_lacks_the_log_is_named() {
+        let acceptors = vec![
+            acceptor(1, AcceptorState::Streaming, 0x200),
+            acceptor(2, AcceptorState::CatchingUp, 0x100),
+            acceptor(3, AcceptorState::Down, 0),
+        ];
+        let problems = vec!["safekeeper 3: connection refused".to_owned()];
+        let text = lacking(&Status { acceptors, problems, ..Status::default() }, Lsn(0x200));
+        assert_eq!(
+            text,
+            "waiting for a majority of safekeepers to have the log up to 0/200; without it are \
+             safekeeper 2 (catching up, at 0/100), safekeeper 3 (down, at 0/0): safekeeper 3: connection refused"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_told_of_until_it_is_over() {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        let mut done = Some(done);
+        let mut said = 0;
+        let waited = wait_saying(wait, Duration::from_millis(1), || {
+            said += 1;
+            if said == 3 {
+                done.take().expect("said three times once").send(7).expect("it waits");
+            }
+            Ok(())
+        });
+        assert_eq!(waited.await.expect("nothing fails"), Ok(7));
+        assert_eq!(said, 3);
+        let refused =
+            wait_saying(std::future::pending::<()>(), Duration::ZERO, || anyhow::bail!("disk full"));
+        assert!(refused.await.is_err(), "what cannot be said ends the wait");
     }
 }

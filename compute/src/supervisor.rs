@@ -21,6 +21,8 @@ use crate::{data_dir, tail};
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// What shipping the tail gets; without it nothing acknowledged is lost (trap S8).
 const TAIL_MAX: Duration = Duration::from_secs(20);
+/// How long a Postgres whose supervisor was killed may take to end.
+const LEAVES_MAX: Duration = Duration::from_secs(5);
 /// A Postgres that ran this long counts as well started: its crash begins a new series.
 const WELL_STARTED: Duration = Duration::from_secs(60);
 /// Crashes in a row after which the supervisor gives up.
@@ -28,6 +30,8 @@ const CRASHES_MAX: u32 = 5;
 
 /// Runs the compute to its end. The state file says how it ended.
 pub async fn run(spec: Spec) -> anyhow::Result<()> {
+    // Before anything is said or asked for: the state file and the term are that server's.
+    data_dir::refuse_live(&spec.data_dir, LEAVES_MAX).await?;
     let mut state = StateFile::new(&spec);
     let mut stop = Stop::listen()?;
     let ended = life(&spec, &mut state, &mut stop).await;
@@ -100,14 +104,20 @@ async fn start(
     state: &mut StateFile,
 ) -> anyhow::Result<(Started, Postmaster)> {
     let channel = pageserver(spec)?;
+    let emptying = data_dir::begin_emptying(spec);
     let started = handoff::run(spec, had, channel.clone(), state).await?;
     state.set_term(started.term, started.start_lsn);
-    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
+    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, emptying, state).await?;
     tracing::info!(bytes, "base backup laid down");
     state.step("base_backup");
-    let postmaster = Postmaster::start(spec, started.term, started.start_lsn).await?;
-    state.step("postgres");
-    Ok((started, postmaster))
+    match Postmaster::start(spec, started.term, started.start_lsn).await {
+        Ok(postmaster) => {
+            state.step("postgres");
+            Ok((started, postmaster))
+        }
+        // It stops itself when it hears that it was beaten, at its start too.
+        Err(error) => Err(handoff::find_fence(spec, &started).await.map_or(error, Into::into)),
+    }
 }
 
 /// Connects when it is first used, and again after a restart of the pageserver.
@@ -134,7 +144,7 @@ async fn end(
     state.phase(Phase::Stopping, "")?;
     if !postmaster.stop(STOP_MAX).await? {
         if let Some(why) = handoff::find_fence(spec, started).await {
-            return Ok(End::Fenced(why));
+            return Ok(End::Fenced(why.to_string()));
         }
         return Ok(End::Stopped {
             end_lsn: None,

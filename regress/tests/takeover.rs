@@ -1,13 +1,14 @@
 //! Two computes on one branch: the second is refused while the first lives, or takes over and fences it (SK-2, trap S2). A beaten
 //! one that hears nothing of the election reads no page of the other's log (CP-1).
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Compute, Whole, processes_in, wait_until};
+use strata_regress::whole::{Compute, Whole, processes_in, programs, wait_until};
 
 #[test]
 fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
@@ -124,4 +125,63 @@ fn a_beaten_compute_that_stood_still_reads_no_page_of_the_other() -> Result<()> 
         kill(*process, Signal::SIGCONT)?;
     }
     check_beaten(&whole, &first)
+}
+
+/// Starts `first` and halts its postmaster before it is ready; the starting command and the halted process.
+fn halted_start(whole: &Whole) -> Result<(std::process::Child, Pid)> {
+    let pgdata = whole.dir().join("computes/first/pgdata");
+    for _ in 0..10 {
+        let mut command = whole.command(&["compute", "start", "first"]);
+        let mut start = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut found = None;
+        wait_until("the postmaster is there", || {
+            found = processes_in(&pgdata)?.first().copied().map(Pid::from_raw);
+            Ok(found.is_some())
+        })?;
+        let postmaster = found.context("it was just there")?;
+        kill(postmaster, Signal::SIGSTOP)?;
+        if whole.json(&["compute", "show", "first"])?["state"] == "starting" {
+            return Ok((start, postmaster));
+        }
+        kill(postmaster, Signal::SIGCONT)?;
+        start.wait()?;
+        whole.stop_compute("first")?;
+    }
+    bail!("it was always ready before it could be halted")
+}
+
+#[test]
+fn a_compute_that_is_beaten_while_its_postgres_starts_is_fenced() -> Result<()> {
+    let whole = Whole::started()?;
+    let (start, postmaster) = halted_start(&whole)?;
+    let second = whole.start_compute("second", &["--takeover"])?;
+    kill(postmaster, Signal::SIGCONT)?;
+    let said = start.wait_with_output()?;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    let shown = whole.json(&["compute", "show", "first"])?;
+    ensure!(shown["state"] == "fenced", "the first compute says: {shown}, {said}");
+    ensure!(said.contains("another compute"), "the start says: {said}");
+    ensure!(whole.sql(&second.connstr, "SELECT 1")? == "1", "the second goes on");
+    Ok(())
+}
+
+/// Two supervisors of one folder: the second one would lay a base backup over a running server.
+#[test]
+fn a_folder_with_a_running_server_is_not_laid_down_again() -> Result<()> {
+    let whole = Whole::started()?;
+    let first = whole.start_compute("first", &[])?;
+    whole.sql(&first.connstr, "CREATE TABLE t AS SELECT 1 AS n")?;
+    let spec = whole.dir().join("run/compute-first.spec.json");
+    let refused = std::process::Command::new(programs().join("strata-compute"))
+        .arg("--spec")
+        .arg(spec)
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success(), "it ran: {said}");
+    ensure!(said.trim().lines().count() == 1 && said.contains("stop it first"), "not one sentence: {said}");
+    ensure!(whole.sql(&first.connstr, "SELECT n FROM t")? == "1", "the first goes on");
+    ensure!(whole.json(&["compute", "show", "first"])?["state"] == "running", "the first is disturbed");
+    ensure!(whole.stop_compute("first")?.is_some(), "it stops cleanly");
+    Ok(())
 }
