@@ -66,7 +66,7 @@ impl Disk {
                 let written = self.base + self.log.len() as u64;
                 Some(Event::WalSynced { written, flush: self.durable_end() })
             }
-            Command::TruncateWal { to } => {
+            Command::TruncateWal { to, .. } => {
                 self.cut((to - self.base) as usize);
                 Some(Event::WalCut)
             }
@@ -99,7 +99,7 @@ impl Disk {
     pub fn crash(&mut self, crash: Crash, rng: &mut Rng) {
         let torn = match (self.queue.front(), crash) {
             // A truncation may be anywhere between begun and done.
-            (Some(Command::TruncateWal { to }), _) if rng.chance(50) => {
+            (Some(Command::TruncateWal { to, .. }), _) if rng.chance(50) => {
                 let to = (*to - self.base) as usize;
                 rng.between(to as u64, self.log.len() as u64) as usize
             }

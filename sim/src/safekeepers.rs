@@ -213,7 +213,7 @@ impl World {
         safekeeper.disk_busy = false;
         let Some(disk) = &mut safekeeper.disk else { return Ok(()) };
         match disk.queue.front() {
-            Some(Command::TruncateWal { to }) => {
+            Some(Command::TruncateWal { to, .. }) => {
                 self.report.cuts_with_loss += u64::from(*to < disk.durable_end());
                 self.checker.cut(node, disk, *to, safekeeper.highest_commit)?;
             }

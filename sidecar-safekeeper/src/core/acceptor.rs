@@ -96,6 +96,7 @@ impl Acceptor {
             Event::WalSynced { written, flush } => self.synced(written, flush, &mut out),
             Event::WalRejected { end, reason } => self.rejected(end, reason, &mut out),
             Event::WalCut => self.op_cut(&mut out),
+            Event::CutRefused => self.op_cut_refused(&mut out),
             Event::DiskFailed { reason } => self.stop(reason, &mut out),
             Event::Fetched { fetch, begin, wal } => self.fetched(fetch, begin, wal, &mut out),
             Event::FetchFailed { fetch } => self.fetch_failed(fetch, &mut out),

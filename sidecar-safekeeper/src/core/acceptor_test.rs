@@ -131,7 +131,7 @@ fn k6_term_then_cut_then_history_then_answer() {
     let commands = settle(&mut acceptor, commands);
     let [
         Command::PersistState { state: first, .. },
-        Command::TruncateWal { to: Lsn(170) },
+        Command::TruncateWal { to: Lsn(170), known: Lsn(150) },
         Command::PersistState { state: second, .. },
         Command::Reply { message: FromAcceptor::Elected(reply), .. },
     ] = &commands[..]
@@ -145,6 +145,24 @@ fn k6_term_then_cut_then_history_then_answer() {
     let learners = acceptor.read_limit(Term::ZERO).expect("it works");
     assert_eq!(learners.last_term, Term(3), "learners are told of the election before there is log of it");
     assert!(acceptor.read_limit(Term(1)).is_err());
+}
+
+#[test]
+fn k8_a_history_that_leaves_the_log_inside_a_record_cuts_nothing() {
+    let mut acceptor = following();
+    let commands = send(&mut acceptor, B, elected(&[(1, 100), (3, 170)]));
+    let [Command::PersistState { id, .. }] = &commands[..] else { panic!("{commands:?}") };
+    let commands = acceptor.step(Event::StatePersisted(*id));
+    assert!(matches!(commands[..], [Command::TruncateWal { to: Lsn(170), .. }]), "{commands:?}");
+    let commands = acceptor.step(Event::CutRefused);
+    assert!(matches!(commands[..], [Command::Close { conn: B, why: Refusal::History(_) }]), "{commands:?}");
+    assert_eq!((acceptor.flush_lsn(), acceptor.state().term), (Lsn(200), Term(3)));
+    assert_eq!(acceptor.state().history, history(&[(1, 100)]));
+    // The next one that says where its log leaves is served.
+    let commands = send(&mut acceptor, A, elected(&[(1, 100), (4, 180)]));
+    settle(&mut acceptor, commands);
+    assert_eq!(acceptor.flush_lsn(), Lsn(180));
+    assert_eq!(acceptor.state().history, history(&[(1, 100), (4, 180)]));
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Acceptor {
             self.persist(out);
         }
         if self.written > to {
-            out.push(Command::TruncateWal { to });
+            out.push(Command::TruncateWal { to, known: self.state.commit_lsn });
             return ElectStage::Cut { to };
         }
         self.elect_history(elected, out)
@@ -246,6 +246,15 @@ impl Acceptor {
             }
             _ => {}
         }
+    }
+
+    /// Positions in histories are where whole records end (trap K8); a proposer that says otherwise is broken. The log stays whole and
+    /// under its old history; a higher term is known by now, as if the proposer had gone away.
+    pub(super) fn op_cut_refused(&mut self, out: &mut Vec<Command>) {
+        let Some(Op::Elect { conn, stage: ElectStage::Cut { to }, .. }) = self.op.clone() else { return };
+        self.op = None;
+        let why = Refusal::History(format!("it leaves the log that is here at {to}, inside a record"));
+        out.push(Command::Close { conn, why });
     }
 
     /// Log that all peers have removed is committed and in the object store (trap K14): this copy need not have it either.

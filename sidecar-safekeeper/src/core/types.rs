@@ -83,6 +83,8 @@ pub enum Event {
     },
     /// The last `TruncateWal` or `ResetWal` is durable.
     WalCut,
+    /// The last `TruncateWal` would have cut inside a record: nothing was cut.
+    CutRefused,
     /// A write, sync, truncation or state write failed: this copy acknowledges nothing any more (trap K12).
     DiskFailed {
         reason: String,
@@ -139,9 +141,11 @@ pub enum Command {
     },
     /// Make what was written durable, then report `WalSynced`.
     SyncWal,
-    /// Cut the log to `to`, a record's end: nothing at or above it is ever found again; then report `WalCut`.
+    /// Cut the log to `to`: nothing at or above it is ever found again; then report `WalCut`. If that is no record's end (read from
+    /// `known`, which is one, at or below it) cut nothing and report `CutRefused`.
     TruncateWal {
         to: Lsn,
+        known: Lsn,
     },
     /// Drop the whole log; it begins anew, empty, at `at`. Then report `WalCut`.
     ResetWal {

@@ -113,6 +113,11 @@ impl Hand {
 
     /// Greets, wins the next term and announces it.
     async fn elect(running: &Running, number: u8) -> Result<(Hand, Lsn), Status> {
+        Hand::elect_at(running, number, None).await
+    }
+
+    /// As `elect`; the term's log begins at `start`, or where the log ends.
+    async fn elect_at(running: &Running, number: u8, start: Option<Lsn>) -> Result<(Hand, Lsn), Status> {
         let (mut hand, reply) = Hand::greet(running, number).await?;
         hand.term = reply.term + 1;
         let vote =
@@ -121,7 +126,8 @@ impl Hand {
         let pb::acceptor_message::Kind::Vote(vote) = hand.answer().await? else { panic!("a vote") };
         assert!(vote.granted);
         let mut history = vote.history;
-        history.push(pb::TermStart { term: hand.term, lsn: vote.flush_lsn });
+        let lsn = start.map_or(vote.flush_lsn, |start| start.0);
+        history.push(pb::TermStart { term: hand.term, lsn });
         let elected = pb::Elected { term: hand.term, membership_generation: 1, history };
         hand.send(pb::proposer_message::Kind::Elected(elected)).await;
         let pb::acceptor_message::Kind::Elected(reply) = hand.answer().await? else {
@@ -159,6 +165,32 @@ impl Hand {
             }
         }
     }
+}
+
+/// Trap K8: what would be left of that record is no log.
+#[tokio::test]
+async fn a_term_that_begins_inside_a_record_is_refused_and_nothing_is_cut() {
+    let disk = FaultyDisk::default();
+    let running = Running::start(&disk).await;
+    running.create(1).await.expect("room");
+    let (mut hand, start) = Hand::elect(&running, 1).await.expect("room");
+    let mut log = TestLog::begin();
+    let ends: Vec<Lsn> = [1000, 50_000, 200].map(|bytes| log.add(bytes)).to_vec();
+    hand.append(&log, start, ends[2]).await;
+    hand.acknowledged(ends[2]).await.expect("room");
+    drop(hand);
+    for inside in [ends[0] + 8, ends[0] + 8192, ends[1] + 8] {
+        let refused = Hand::elect_at(&running, 1, Some(inside)).await.err().expect("it is refused");
+        let told = refused.message();
+        assert!(told.contains("inside a record") && told.contains(&inside.to_string()), "{refused}");
+        let (_, reply) = Hand::greet(&running, 1).await.expect("it goes on");
+        assert_eq!(Lsn(reply.flush_lsn), ends[2], "nothing is cut");
+    }
+    let (mut hand, left) = Hand::elect_at(&running, 1, Some(ends[1])).await.expect("a record ends there");
+    assert_eq!(left, ends[1]);
+    hand.append(&log, ends[1], ends[2]).await;
+    hand.acknowledged(ends[2]).await.expect("the log goes on");
+    running.stop().await;
 }
 
 #[tokio::test]

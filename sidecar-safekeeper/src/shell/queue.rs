@@ -21,7 +21,7 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 pub enum DiskOp {
     Write { begin: Lsn, wal: Bytes },
     Sync,
-    Truncate { to: Lsn },
+    Truncate { to: Lsn, known: Lsn },
     Reset { at: Lsn },
     Persist { id: PersistId, state: Box<DurableState> },
     Remove { below: Lsn },

@@ -168,7 +168,7 @@ impl Timeline {
                 }
                 Command::WriteWal { begin, wal } => ops.push(DiskOp::Write { begin, wal }),
                 Command::SyncWal => ops.push(DiskOp::Sync),
-                Command::TruncateWal { to } => ops.push(DiskOp::Truncate { to }),
+                Command::TruncateWal { to, known } => ops.push(DiskOp::Truncate { to, known }),
                 Command::ResetWal { at } => ops.push(DiskOp::Reset { at }),
                 Command::PersistState { id, state } => ops.push(DiskOp::Persist { id, state }),
                 Command::RemoveWal { below } => ops.push(DiskOp::Remove { below }),

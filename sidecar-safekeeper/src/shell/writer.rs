@@ -82,7 +82,11 @@ fn perform(
                 }
             }
             DiskOp::Sync => sync_is_due = true,
-            DiskOp::Truncate { to } => {
+            DiskOp::Truncate { to, known } if !store.is_record_end(known, to).map_err(failed)? => {
+                tracing::warn!(timeline = %timeline.id, %to, "not cut: a record does not end there");
+                timeline.step(Event::CutRefused);
+            }
+            DiskOp::Truncate { to, .. } => {
                 tracing::info!(timeline = %timeline.id, %to, from = %store.written(), "cutting the log");
                 store.truncate(to).map_err(failed)?;
                 timeline.step(Event::WalCut);

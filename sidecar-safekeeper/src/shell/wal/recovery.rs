@@ -9,6 +9,7 @@ use bytes::Bytes;
 use strata_common::Lsn;
 use strata_pgwal::{SegmentBytes, WalStreamDecoder};
 
+use super::reader::WalReader;
 use super::segment::write_zeros;
 use super::{LogFolder, StoreError};
 
@@ -70,6 +71,24 @@ fn find_end(folder: &LogFolder, known: Lsn) -> Result<Lsn, StoreError> {
             }
         }
     }
+}
+
+/// Whether one of the whole records from `known` on, itself a record's end, ends at `at`. The log must reach that far.
+pub fn is_record_end(folder: &LogFolder, known: Lsn, at: Lsn) -> Result<bool, StoreError> {
+    let mut decoder = WalStreamDecoder::new(known, folder.segment_bytes);
+    let mut reader = WalReader::new(folder.clone());
+    while decoder.fed_to() < at {
+        decoder.feed(reader.read(decoder.fed_to(), at, READ_BYTES)?);
+        loop {
+            match decoder.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // Here the log was whole when it was written: only a cut in a wrong place can be read so.
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+    Ok(decoder.position() == at)
 }
 
 /// Zeroes what lies behind `end` in its segment, removes the segments behind, and makes both durable.

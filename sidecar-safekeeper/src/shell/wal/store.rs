@@ -144,6 +144,14 @@ impl WalStore {
         current.file.sync_data().map_err(|error| self.folder.error_at(current.start, error))
     }
 
+    /// Whether a record ends at `at`, which is not above the end of the log; `known` is a place at or below it where one does.
+    pub fn is_record_end(&self, known: Lsn, at: Lsn) -> Result<bool, StoreError> {
+        if at == self.decoder.position() || at == known {
+            return Ok(true);
+        }
+        recovery::is_record_end(&self.folder, known, at)
+    }
+
     /// Cuts the log to `to`, a record's end at or below its end: durable up to there, and nothing behind is ever found again.
     pub fn truncate(&mut self, to: Lsn) -> Result<(), StoreError> {
         assert!(to <= self.written, "a cut at {to} is above the end of the log, {}", self.written);
