@@ -37,8 +37,11 @@ pub enum StreamError {
     PrevLink { lsn: Lsn, found: Lsn, expected: Lsn },
     #[error("record at {lsn} points at {found} as the record before, which is not before it")]
     PrevLinkAhead { lsn: Lsn, found: Lsn },
-    #[error("record at {lsn} has checksum {found:08x}, its content {expected:08x}")]
-    Crc { lsn: Lsn, found: u32, expected: u32 },
+    #[error(
+        "record at {lsn}, of resource manager {}, has checksum {found:08x}, its content {expected:08x}",
+        rmgr::manager_name(*rmid)
+    )]
+    Crc { lsn: Lsn, rmid: u8, found: u32, expected: u32 },
     #[error("page at {page} does not go on with the record at {lsn}")]
     NotContinued { lsn: Lsn, page: Lsn },
     #[error(
@@ -339,7 +342,7 @@ impl WalStreamDecoder {
         let header = RecordHeader::parse(&record.bytes).expect("a whole record has a header");
         let expected = record_crc(&record.bytes);
         if header.crc != expected {
-            return Err(StreamError::Crc { lsn, found: header.crc, expected });
+            return Err(StreamError::Crc { lsn, rmid: header.rmid, found: header.crc, expected });
         }
         let info = header.info & RMGR_INFO_MASK;
         if let Some(overwritten) = self.cut_off.take() {

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::grpc;
 use crate::materialize::PageImages;
+use crate::metrics;
 use crate::node::{Node, NodeParts};
 use crate::storage::{FlushPolicy, Storage, StorageConfig};
 use crate::view::MAP_PAGES_ZEROED;
@@ -79,7 +80,8 @@ async fn serve(config: Config, shell: Shell) -> anyhow::Result<()> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let serving = grpc::serve(&node, shell.listener.try_clone()?, threads, stopping)?;
+    let serving = grpc::serve(&node, shell.listener.try_clone()?, threads, stopping.clone())?;
+    tokio::spawn(metrics::run(node.clone(), stopping));
     let reported = node.clone();
     shell.serve_http(move || status(&reported))?;
     shell.set_phase(Phase::Ready);

@@ -16,6 +16,7 @@ pub mod import;
 pub mod ingest;
 pub mod keyspace;
 pub mod materialize;
+mod metrics;
 pub mod node;
 pub mod service;
 pub mod sizes;

@@ -102,7 +102,7 @@ pub mod model {
 
     use std::collections::BTreeMap;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
     use crate::core::collect::{Collector, Progress};
@@ -113,6 +113,9 @@ pub mod model {
         finished: Mutex<Lsn>,
         /// While true, scans fail as with an object store that is away.
         pub is_away: AtomicBool,
+        /// How often it was asked for a key, and for a range.
+        pub gets: AtomicU64,
+        pub scans: AtomicU64,
     }
 
     impl Store for MapStore {
@@ -122,6 +125,7 @@ pub mod model {
             lsn: Lsn,
             known: Option<(Lsn, Bytes)>,
         ) -> Result<Reconstruct, StoreError> {
+            self.gets.fetch_add(1, Ordering::Relaxed);
             let values = self.values.lock().expect("no test panics while holding it");
             let mut collector = Collector::new(known);
             let newest_first = values.range((key, Lsn(0))..=(key, lsn)).rev();
@@ -136,6 +140,7 @@ pub mod model {
         }
 
         async fn scan(&self, range: KeyRange, lsn: Lsn) -> Result<Vec<(Key, Bytes)>, StoreError> {
+            self.scans.fetch_add(1, Ordering::Relaxed);
             if self.is_away.load(Ordering::Relaxed) {
                 return Err(StoreError::Unavailable("the model is away".to_owned()));
             }

@@ -94,6 +94,8 @@ pub struct Timeline<S> {
     counts: Mutex<Counts>,
     /// Why no log comes in at the moment, if something is wrong.
     hindrance: Mutex<Option<String>>,
+    /// How far safekeepers have committed, as far as they told.
+    committed: AtomicU64,
     wanted: AtomicU64,
     wake: Notify,
     closing: watch::Sender<bool>,
@@ -124,6 +126,7 @@ impl<S: Store> Timeline<S> {
             control: Mutex::new(control),
             counts: Mutex::default(),
             hindrance: Mutex::default(),
+            committed: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
             closing: watch::Sender::new(false),
@@ -145,6 +148,15 @@ impl<S: Store> Timeline<S> {
 
     pub fn counts(&self) -> Counts {
         *locked(&self.counts)
+    }
+
+    /// A safekeeper told how far it has committed.
+    pub fn see_commit(&self, lsn: Lsn) {
+        self.committed.fetch_max(lsn.0, Ordering::Relaxed);
+    }
+
+    pub fn committed(&self) -> Lsn {
+        Lsn(self.committed.load(Ordering::Relaxed))
     }
 
     /// Log or a compute of `term` exists, so that it was elected: computes of earlier terms have been beaten.

@@ -7,12 +7,14 @@
 //! without another answer: the latest pages are then the later compute's, and its LSNs mean other records (SK-2, CP-1).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ::metrics::Histogram;
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use strata_common::{Lsn, Term};
 use strata_proto::convert::tenant_timeline;
+use strata_proto::page::page_request::Kind;
 use strata_proto::page::page_service_server::PageService;
 use strata_proto::page::{
     BaseBackupChunk, BaseBackupRequest, Open, PageRequest, PageRequests, PageResponse, PageResponses,
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::manage::{status_of_view, status_of_wait};
 use crate::basebackup::{self, BackupError, Handoff};
 use crate::getpage;
+use crate::metrics;
 use crate::node::Node;
 use crate::store::Store;
 use crate::timeline::{Superseded, Timeline};
@@ -42,6 +45,7 @@ const BACKUP_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Pages {
     node: Arc<Node>,
+    getpage_seconds: Histogram,
     stop: watch::Receiver<bool>,
 }
 
@@ -49,7 +53,7 @@ type Answers = mpsc::Sender<Result<PageResponses, Status>>;
 
 impl Pages {
     pub fn new(node: Arc<Node>, stop: watch::Receiver<bool>) -> Pages {
-        Pages { node, stop }
+        Pages { node, getpage_seconds: metrics::getpage_seconds(), stop }
     }
 }
 
@@ -67,9 +71,10 @@ impl PageService for Pages {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (answers, stream) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let (node, mut stop) = (self.node.clone(), self.stop.clone());
+        let seconds = self.getpage_seconds.clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
-                outcome = converse(&node, request.into_inner(), &answers) => outcome,
+                outcome = converse(&node, request.into_inner(), &answers, &seconds) => outcome,
                 _ = stop.wait_for(|stop| *stop) => Err(Status::unavailable("the pageserver is stopping")),
             };
             if let Err(status) = outcome {
@@ -123,14 +128,19 @@ fn status_of_backup(error: &BackupError) -> Status {
 }
 
 /// Serves one stream until the client ends it.
-async fn converse(node: &Node, mut input: Streaming<PageRequests>, answers: &Answers) -> Result<(), Status> {
+async fn converse(
+    node: &Node,
+    mut input: Streaming<PageRequests>,
+    answers: &Answers,
+    getpage_seconds: &Histogram,
+) -> Result<(), Status> {
     let first =
         input.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no first message"))?;
     let open =
         first.open.as_ref().ok_or_else(|| Status::invalid_argument("the first message opens no timeline"))?;
     let id = tenant_timeline(&open.tenant_id, &open.timeline_id)?;
     let timeline = node.timeline(id).ok_or_else(|| not_found(id))?;
-    let exchange = Exchange { timeline: &timeline, asker: Asker::of(open), answers };
+    let exchange = Exchange { timeline: &timeline, asker: Asker::of(open), answers, getpage_seconds };
     exchange.run(first.requests, input).await
 }
 
@@ -154,6 +164,7 @@ struct Exchange<'a, S> {
     timeline: &'a Timeline<S>,
     asker: Asker,
     answers: &'a Answers,
+    getpage_seconds: &'a Histogram,
 }
 
 impl<S: Store> Exchange<'_, S> {
@@ -192,7 +203,13 @@ impl<S: Store> Exchange<'_, S> {
 
     async fn answer(&self, request: PageRequest) -> PageResponse {
         let since = request.not_modified_since.max(self.asker.start.0);
-        getpage::answer(self.timeline, PageRequest { not_modified_since: since, ..request }).await
+        let begun = matches!(request.kind, Some(Kind::GetPages(_))).then(Instant::now);
+        let answer =
+            getpage::answer(self.timeline, PageRequest { not_modified_since: since, ..request }).await;
+        if let Some(begun) = begun {
+            self.getpage_seconds.record(begun.elapsed().as_secs_f64());
+        }
+        answer
     }
 
     fn check(&self) -> Result<(), Status> {

@@ -32,7 +32,8 @@ fn open(timeline: &Arc<Timeline<MapStore>>, term: Term, start: Lsn) -> Stream {
     let timeline = timeline.clone();
     let asker = Asker::of(&Open { term: term.0, start_lsn: start.0, ..Open::default() });
     let outcome = tokio::spawn(async move {
-        let exchange = Exchange { timeline: &timeline, asker, answers: &answers };
+        let exchange =
+            Exchange { timeline: &timeline, asker, answers: &answers, getpage_seconds: &Histogram::noop() };
         exchange.run(Vec::new(), ReceiverStream::new(requests)).await
     });
     Stream { input, answers: received, outcome }

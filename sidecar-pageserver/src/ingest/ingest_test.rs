@@ -110,6 +110,47 @@ fn nothing_of_before_a_truncation_or_drop_shows_again() {
     assert_eq!((bench.first_byte(main_fork(), 0), bench.first_byte(main_fork(), 1)), (0, 2));
 }
 
+/// R7: counted in questions to storage, each of which goes through every layer.
+#[test]
+fn very_many_relations_are_dropped_without_looking_them_up() {
+    let mut bench = Bench::new();
+    let rel = |number: u32| RelTag { relation: 20_000 + number, ..REL };
+    let count = 20_000;
+    for numbers in (0..count).collect::<Vec<_>>().chunks(1000) {
+        bench.record(numbers.iter().map(|n| image(rel(*n).fork(ForkNumber::Main), 0, 1)).collect());
+    }
+    let unlogged = [rel(7), rel(count - 1)];
+    bench.record(vec![image(unlogged[0].fork(ForkNumber::Init), 0, 2)]);
+    bench.flush();
+    // Another process, which knows nothing yet; the second unlogged relation is born there.
+    let control = bench.ingest.control.clone();
+    let ingest = block_on(Ingest::resume(bench.store.clone(), Arc::default(), control));
+    bench.ingest = ingest.expect("just stored");
+    bench.record(vec![image(unlogged[1].fork(ForkNumber::Init), 0, 3)]);
+    let asked = |bench: &Bench| {
+        let of = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        (of(&bench.store.gets), of(&bench.store.scans))
+    };
+    let before = asked(&bench);
+    bench.record((0..count).map(|number| Effect::RelDrop(rel(number))).collect());
+    let after = asked(&bench);
+    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 1), "questions to storage");
+    for number in [0, 7, 8, count - 1] {
+        for fork in ForkNumber::ALL {
+            assert_eq!(bench.blocks(rel(number).fork(fork)), None, "{number}");
+        }
+    }
+    let lsn = bench.ingest.control.lsn;
+    let view = bench.view(lsn);
+    let left = block_on(view.scan_live(keyspace::kind_range(keyspace::Kind::InitFork))).expect("readable");
+    assert!(left.is_empty(), "no base backup makes an unlogged relation of them");
+    let ends = bench.store.written_at(lsn);
+    let inits = ends
+        .iter()
+        .filter(|(key, _)| matches!(keyspace::KeyName::of(*key), Some(keyspace::KeyName::InitFork(_))));
+    assert_eq!(inits.count(), unlogged.len(), "only those that there were");
+}
+
 #[test]
 fn create_does_not_shrink_and_truncation_does_not_grow() {
     let mut bench = Bench::new();

@@ -79,6 +79,7 @@ pub struct Ingest<S> {
     sizes: Arc<Sizes>,
     control: ControlState,
     slrus: slru::SlruSegments,
+    init_forks: relation::InitForks,
     /// Positions of replication origins that this process has seen.
     origins: HashMap<u16, Lsn>,
     batch: Batch,
@@ -101,12 +102,13 @@ impl<S: Store> Ingest<S> {
         let slrus = slru::SlruSegments::load(&*store, control.lsn).await?;
         let flushed = control.lsn;
         let (batch, counts) = (Batch::default(), Counts::default());
-        let origins = HashMap::new();
+        let (init_forks, origins) = (relation::InitForks::default(), HashMap::new());
         Ok(Ingest {
             store,
             sizes,
             control,
             slrus,
+            init_forks,
             origins,
             batch,
             counts,
@@ -114,6 +116,14 @@ impl<S: Store> Ingest<S> {
             marked: true,
             statistics: None,
         })
+    }
+
+    /// Nothing is here that storage does not have: going on with this is the same as resuming from `control`.
+    pub fn is_at(&self, control: &ControlState) -> bool {
+        // It may have heard of a later term already, whose log has not come yet.
+        let log_term = self.control.log_term;
+        let same = self.control == ControlState { log_term, ..control.clone() };
+        self.flushed == self.control.lsn && self.batch.count() == 0 && same
     }
 
     /// State as of the last record taken in.

@@ -4,6 +4,8 @@
 //! get an explicit zero page, so that what lay there before a truncation, or under a relfilenumber used before, can never
 //! show again (W14, R5).
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
 use strata_redo::change::{encode_fsm_truncate_tail, encode_vm_clear, encode_vm_truncate_tail};
@@ -13,8 +15,8 @@ use strata_redo::{fsm, vm};
 
 use crate::core::key::Value;
 use crate::ingest::{Ingest, IngestError, cannot};
-use crate::keyspace;
 use crate::keyspace::values::{encode_blocks, present, tombstone};
+use crate::keyspace::{self, KeyName, Kind};
 use crate::sizes::Size;
 use crate::store::Store;
 use crate::view::View;
@@ -44,6 +46,7 @@ impl<S: Store> Ingest<S> {
     /// A fork begins to exist; an INIT fork makes its relation an unlogged one (R11).
     pub(super) fn born(&mut self, lsn: Lsn, rel: RelFork, blocks: u32) {
         if rel.fork == ForkNumber::Init {
+            self.init_forks.set(rel.rel, true);
             self.batch.image(lsn, keyspace::init_fork(rel.rel), present());
         }
         self.set_size(lsn, rel, Some(blocks));
@@ -168,11 +171,16 @@ impl<S: Store> Ingest<S> {
         Ok(())
     }
 
+    /// Looks nothing up (R7): one record may drop very many relations, and each look would go through every layer. A fork of which
+    /// nothing is known here gets its end written whether or not it was there.
     pub(super) async fn drop_relation(&mut self, lsn: Lsn, rel: RelTag) -> Result<(), IngestError> {
-        for fork in ForkNumber::ALL {
-            if self.size(rel.fork(fork)).await?.is_some() {
+        for fork in [ForkNumber::Main, ForkNumber::FreeSpaceMap, ForkNumber::VisibilityMap] {
+            if self.sizes.newest(rel.fork(fork)).is_none_or(|size| size.blocks.is_some()) {
                 self.gone(lsn, rel.fork(fork));
             }
+        }
+        if self.init_forks.has(&*self.store, self.flushed, rel).await? {
+            self.gone(lsn, rel.fork(ForkNumber::Init));
         }
         Ok(())
     }
@@ -180,8 +188,42 @@ impl<S: Store> Ingest<S> {
     /// A fork ends to exist.
     pub(super) fn gone(&mut self, lsn: Lsn, rel: RelFork) {
         if rel.fork == ForkNumber::Init {
+            self.init_forks.set(rel.rel, false);
             self.batch.image(lsn, keyspace::init_fork(rel.rel), tombstone());
         }
         self.set_size(lsn, rel, None);
+    }
+}
+
+/// Which relations are unlogged, that is, have an INIT fork (R11). They are few and every base backup lists them, so none gets an
+/// end that it does not need, and those that there are are read from storage once.
+#[derive(Default)]
+pub(super) struct InitForks {
+    /// Storage was read; until then `changed` says only what came since the start.
+    is_loaded: bool,
+    changed: HashMap<RelTag, bool>,
+}
+
+impl InitForks {
+    fn set(&mut self, rel: RelTag, exists: bool) {
+        if exists || !self.is_loaded {
+            self.changed.insert(rel, exists);
+        } else {
+            self.changed.remove(&rel);
+        }
+    }
+
+    /// Everything up to `flushed` is in `store`, and what came after went through `set`.
+    async fn has<S: Store>(&mut self, store: &S, flushed: Lsn, rel: RelTag) -> Result<bool, IngestError> {
+        if !self.is_loaded {
+            for (key, value) in store.scan(keyspace::kind_range(Kind::InitFork), flushed).await? {
+                if let (Some(KeyName::InitFork(rel)), false) = (KeyName::of(key), value.is_empty()) {
+                    self.changed.entry(rel).or_insert(true);
+                }
+            }
+            self.changed.retain(|_, exists| *exists);
+            self.is_loaded = true;
+        }
+        Ok(self.changed.contains_key(&rel))
     }
 }

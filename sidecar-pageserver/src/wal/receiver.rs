@@ -70,12 +70,14 @@ struct Receiver<S> {
     which: usize,
     /// Safekeepers whose log could not be decoded at the present place.
     undecodable: BTreeSet<String>,
+    /// What the last stream left, whole: another source goes on with it, without asking storage for it again.
+    ingest: Option<Ingest<S>>,
 }
 
 impl<S: Store> Receiver<S> {
     fn new(timeline: Arc<Timeline<S>>, safekeepers: Safekeepers) -> Receiver<S> {
         let which = usize::from(timeline.id.timeline.0[0]);
-        Receiver { timeline, safekeepers, which, undecodable: BTreeSet::new() }
+        Receiver { timeline, safekeepers, which, undecodable: BTreeSet::new(), ingest: None }
     }
 
     async fn run(&mut self) {
@@ -160,16 +162,35 @@ impl<S: Store> Receiver<S> {
 
     /// Takes in log from one source until that ends.
     async fn stream(&mut self) -> Ended {
+        let mut ingest = match self.resume().await {
+            Ok(ingest) => ingest,
+            Err(error) => return error.into(),
+        };
+        let ended = self.stream_into(&mut ingest).await;
+        self.keep(ingest, &ended);
+        ended
+    }
+
+    /// Where the timeline is; from storage, unless the last stream left that.
+    async fn resume(&mut self) -> Result<Ingest<S>, IngestError> {
         let control = self.timeline.control();
+        if let Some(kept) = self.ingest.take().filter(|kept| kept.is_at(&control)) {
+            return Ok(kept);
+        }
+        Ingest::resume(self.timeline.store.clone(), self.timeline.sizes.clone(), control).await
+    }
+
+    /// After an error of its own it may hold half a record.
+    fn keep(&mut self, ingest: Ingest<S>, ended: &Ended) {
+        self.ingest = Some(ingest).filter(|_| !matches!(ended, Ended::Ingest(_)));
+    }
+
+    async fn stream_into(&self, ingest: &mut Ingest<S>) -> Ended {
+        let control = ingest.control().clone();
         let (start, prev) = (control.lsn, control.mark.record_lsn);
         let file = &control.control_file;
         let mut decoder =
             WalStreamDecoder::new(start, file.segment_bytes()).with_system_id(file.system_id).with_prev(prev);
-        let (store, sizes) = (self.timeline.store.clone(), self.timeline.sizes.clone());
-        let mut ingest = match Ingest::resume(store, sizes, control).await {
-            Ok(ingest) => ingest,
-            Err(error) => return error.into(),
-        };
         let mut stream = match self.safekeepers.open(self.which, self.timeline.id, start).await {
             Ok(stream) => stream,
             Err(error) => return error.into(),
@@ -181,7 +202,7 @@ impl<S: Store> Receiver<S> {
                 Err(error) => return error.into(),
             };
             let before = ingest.flushed();
-            if let Err(ended) = self.take(&mut decoder, &mut ingest, &stream.address, chunk).await {
+            if let Err(ended) = self.take(&mut decoder, ingest, &stream.address, chunk).await {
                 return ended;
             }
             if self.undecodable.is_empty() || ingest.flushed() > before {
@@ -205,6 +226,7 @@ impl<S: Store> Receiver<S> {
         address: &str,
         chunk: WalChunk,
     ) -> Result<(), Ended> {
+        self.timeline.see_commit(Lsn(chunk.commit_lsn));
         // Before anything of that term can be read: a compute of an earlier one must not see it.
         self.timeline.see_term(Term(chunk.term));
         ingest.see_term(Term(chunk.term));
@@ -217,14 +239,15 @@ impl<S: Store> Receiver<S> {
         }
         decoder.feed(chunk.wal);
         loop {
-            let next = decoder.next();
-            let Some(record) = next.map_err(|error| Ended::Undecodable {
-                address: address.to_owned(),
-                after: decoder.position(),
-                error,
-            })?
-            else {
-                break;
+            let record = match decoder.next() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error) => {
+                    // What came before it is good and stays.
+                    self.publish(ingest).await?;
+                    let after = decoder.position();
+                    return Err(Ended::Undecodable { address: address.to_owned(), after, error });
+                }
             };
             if let Err(error) = self.take_record(ingest, &record).await {
                 // What came before it is good and stays.

@@ -181,3 +181,27 @@ fn log_of_a_later_term_ends_the_terms_before_it_for_good() {
         assert_eq!(again.check_term(Term(3)), Ok(()));
     });
 }
+
+#[test]
+fn another_source_goes_on_with_what_the_last_one_left() {
+    run(async {
+        let mut receiver = receiver(&["127.0.0.1:1"]);
+        let store = receiver.timeline.store.clone();
+        let scans = || store.scans.load(Ordering::Relaxed);
+        let ingest = receiver.resume().await.expect("an empty store");
+        let once = scans();
+        assert!(once > 0, "the first one asks storage");
+        receiver.keep(ingest, &away());
+        let ingest = receiver.resume().await.expect("kept");
+        assert_eq!(scans(), once, "nothing is asked again");
+        receiver.keep(ingest, &Ended::Ingest(StoreError::Unavailable("gone".to_owned()).into()));
+        let ingest = receiver.resume().await.expect("an empty store");
+        assert_eq!(scans(), 2 * once, "after an error of its own it is not trusted");
+        // The timeline went on without it.
+        receiver.keep(ingest, &away());
+        let control = ControlState { lsn: START + 8, ..receiver.timeline.control() };
+        receiver.timeline.publish(&control, Default::default());
+        receiver.resume().await.expect("an empty store");
+        assert_eq!(scans(), 3 * once);
+    });
+}

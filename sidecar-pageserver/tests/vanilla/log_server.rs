@@ -1,12 +1,13 @@
 //! A safekeeper as far as a pageserver needs one: hands out the log that it is given, notes the progress that it is told.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use strata_common::Lsn;
+use strata_common::{Lsn, TimelineId};
 use strata_proto::wal::safekeeper_server::{Safekeeper, SafekeeperServer};
 use strata_proto::wal::{
     AcceptorMessage, CreateTimelineRequest, CreateTimelineResponse, DeleteTimelineRequest,
@@ -29,11 +30,21 @@ pub struct Log {
 
 #[derive(Clone, Default)]
 pub struct LogServer {
+    /// Of every timeline that has none of its own.
     pub log: Arc<Mutex<Option<Log>>>,
+    pub logs: Arc<Mutex<HashMap<TimelineId, Log>>>,
     pub progress: Arc<Mutex<Vec<ReportProgressRequest>>>,
 }
 
 impl LogServer {
+    /// What there is of a timeline's log at this moment.
+    fn log_of(&self, request: &ReadWalRequest) -> Option<Log> {
+        let id = request.timeline.as_ref().and_then(|t| TimelineId::try_from(&t.timeline_id[..]).ok());
+        let logs = self.logs.lock().expect("no test panics while holding it");
+        let own = id.and_then(|id| logs.get(&id).cloned());
+        own.or_else(|| self.log.lock().expect("no test panics while holding it").clone())
+    }
+
     /// Serves on a free port for as long as the current runtime lives.
     pub async fn serve(&self) -> Result<SocketAddr> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -71,17 +82,19 @@ impl Safekeeper for LogServer {
         &self,
         request: Request<ReadWalRequest>,
     ) -> Result<Response<Self::ReadWalStream>, Status> {
-        let start = Lsn(request.into_inner().start_lsn);
-        let log = self.log.lock().expect("no test panics while holding it").clone();
-        let log = log.ok_or_else(|| Status::not_found("no log here yet"))?;
+        let request = request.into_inner();
+        let start = Lsn(request.start_lsn);
+        let log = self.log_of(&request).ok_or_else(|| Status::not_found("no log here yet"))?;
         let end = log.start + log.bytes.len() as u64;
         if start < log.start || start > end {
             return Err(Status::out_of_range(format!("log is from {} to {end}, not at {start}", log.start)));
         }
         let (sender, stream) = mpsc::channel(4);
+        let server = self.clone();
         tokio::spawn(async move {
             let mut at = start;
-            loop {
+            while let Some(log) = server.log_of(&request) {
+                let end = log.start + log.bytes.len() as u64;
                 let left = log.bytes.slice((at - log.start) as usize..);
                 let wal = left.slice(..left.len().min(PIECE_BYTES));
                 let (begin_lsn, idle) = (at.0, wal.is_empty());
@@ -90,7 +103,7 @@ impl Safekeeper for LogServer {
                     return;
                 }
                 if idle {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         });
