@@ -1,6 +1,7 @@
 //! Two computes on one branch: the second is refused while the first lives, or takes over and fences it (SK-2, trap S2). A beaten
 //! one that hears nothing of the election reads no page of the other's log (CP-1).
 
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -172,12 +173,16 @@ fn a_folder_with_a_running_server_is_not_laid_down_again() -> Result<()> {
     let first = whole.start_compute("first", &[])?;
     whole.sql(&first.connstr, "CREATE TABLE t AS SELECT 1 AS n")?;
     let spec = whole.dir().join("run/compute-first.spec.json");
-    let refused = std::process::Command::new(programs().join("strata-compute"))
-        .arg("--spec")
-        .arg(spec)
-        .stdin(Stdio::null())
-        .output()?;
+    let mut command = std::process::Command::new(programs().join("strata-compute"));
+    // A group of its own, as 'strata' gives it: it says so in its state file, and what is killed is a group.
+    command.arg("--spec").arg(spec).stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut second = command.spawn()?;
+    let ended = wait_until("the second supervisor has ended", || Ok(second.try_wait()?.is_some()));
+    // If it did not end by itself, it goes now.
+    let _ = second.kill();
+    let refused = second.wait_with_output()?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ended?;
     ensure!(!refused.status.success(), "it ran: {said}");
     ensure!(said.trim().lines().count() == 1 && said.contains("stop it first"), "not one sentence: {said}");
     ensure!(whole.sql(&first.connstr, "SELECT n FROM t")? == "1", "the first goes on");
