@@ -104,10 +104,9 @@ async fn start(
     state: &mut StateFile,
 ) -> anyhow::Result<(Started, Postmaster)> {
     let channel = pageserver(spec)?;
-    let emptying = data_dir::begin_emptying(spec);
     let started = handoff::run(spec, had, channel.clone(), state).await?;
     state.set_term(started.term, started.start_lsn);
-    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, emptying, state).await?;
+    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
     tracing::info!(bytes, "base backup laid down");
     state.step("base_backup");
     match Postmaster::start(spec, started.term, started.start_lsn).await {
