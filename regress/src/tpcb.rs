@@ -59,7 +59,8 @@ impl Load {
         seconds: u32,
         round: u32,
     ) -> Result<Load> {
-        let script = whole.scratch().join("tpcb.pgbench");
+        // Of its own: another load may start while this one reads it.
+        let script = whole.scratch().join(format!("tpcb-{round}.pgbench"));
         std::fs::write(&script, SCRIPT)?;
         let log_prefix = whole.scratch().join(format!("round-{round}"));
         let mut pgbench: Command = whole.program("pgbench");
