@@ -1,20 +1,16 @@
 //! Branches: made at the end of another branch or at an LSN in its past, listed with how far they are.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, bail};
-use futures::future::join_all;
 use serde_json::{Value, json};
 use strata_common::{Lsn, TenantTimelineId, TimelineId};
-use strata_proto::convert::TimelineRefId;
 use strata_proto::pageserver::{CreateBranchRequest, ListTimelinesRequest, TimelineInfo};
 
 use crate::args::BranchCreate;
 use crate::home::Home;
 use crate::output::{Output, table};
 use crate::registry::{self, Branch, Registry};
-use crate::rpc::{self, Reached};
-use crate::{copies, tenant};
+use crate::log_end::{self, LogEnd};
+use crate::{compute, copies, rpc, tenant};
 
 pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> anyhow::Result<Output> {
     registry::check_name("branch", &options.name)?;
@@ -29,7 +25,13 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     // All that is committed now belongs to the branch; the pageserver may still be reading the last of it.
     let (safekeepers, pageserver) =
         tokio::join!(rpc::safekeepers(&locked.registry), rpc::pageserver(&locked.registry));
-    let committed = committed_lsn(&safekeepers, ancestor).await?;
+    let committed = match options.at_lsn {
+        Some(_) => log_end::committed(&safekeepers, ancestor).await?,
+        None => {
+            let is_written = !compute::alive_on(home, &locked.registry, tenant_name, &options.from).is_empty();
+            log_end::acknowledged(&safekeepers, ancestor, is_written).await?
+        }
+    };
     if let Some(lsn) = options.at_lsn.filter(|lsn| *lsn > committed) {
         bail!("branch '{}' ends at {committed}, before {lsn}: choose an LSN that it has", options.from);
     }
@@ -53,39 +55,6 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     Ok(Output::new(json, format!("branch {} of {} at {start}", options.name, options.from)))
 }
 
-/// How far the safekeepers have a timeline: the highest of what any of those that answer knows.
-#[derive(Clone, Copy, Default)]
-struct LogEnd {
-    flush: Lsn,
-    commit: Lsn,
-}
-
-/// What the safekeepers that answer know of each timeline; all are asked at once.
-async fn log_ends(safekeepers: &[Reached]) -> anyhow::Result<HashMap<TenantTimelineId, LogEnd>> {
-    let reachable = safekeepers.iter().filter_map(|safekeeper| safekeeper.client.as_ref().ok());
-    let answers = reachable.map(|client| async move {
-        client.clone().list_timelines(strata_proto::wal::ListTimelinesRequest {}).await
-    });
-    let mut ends = HashMap::<TenantTimelineId, LogEnd>::new();
-    for answer in join_all(answers).await {
-        let answer =
-            answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?;
-        for status in answer.into_inner().timelines {
-            let TimelineRefId(id) = status.timeline.try_into()?;
-            let end = ends.entry(id).or_default();
-            end.flush = end.flush.max(Lsn(status.flush_lsn));
-            end.commit = end.commit.max(Lsn(status.commit_lsn));
-        }
-    }
-    Ok(ends)
-}
-
-/// The highest commit LSN that any safekeeper knows of a timeline.
-async fn committed_lsn(safekeepers: &[Reached], id: TenantTimelineId) -> anyhow::Result<Lsn> {
-    let end = log_ends(safekeepers).await?.get(&id).copied();
-    Ok(end.context("no safekeeper answers for this branch: 'strata start' starts them")?.commit)
-}
-
 pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
     let registry = home.registry()?;
     let json = describe_all(&registry, tenant_name).await?;
@@ -101,7 +70,7 @@ pub async fn list(home: &Home, tenant_name: &str) -> anyhow::Result<Output> {
 pub async fn describe_all(registry: &Registry, tenant_name: &str) -> anyhow::Result<Vec<Value>> {
     let tenant = registry.tenant(tenant_name)?;
     let (infos, safekeepers) = tokio::join!(timeline_infos(registry), rpc::safekeepers(registry));
-    let (infos, ends) = (infos.ok(), log_ends(&safekeepers).await?);
+    let (infos, ends) = (infos.ok(), log_end::all(&safekeepers).await?);
     let mut rows = Vec::new();
     for (name, branch) in &tenant.branches {
         let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
@@ -146,6 +115,6 @@ pub async fn lsn(home: &Home, tenant_name: &str, name: &str) -> anyhow::Result<O
     let tenant = registry.tenant(tenant_name)?;
     let branch = registry.branch(tenant_name, name)?;
     let id = TenantTimelineId { tenant: tenant.id, timeline: branch.timeline_id };
-    let lsn = committed_lsn(&rpc::safekeepers(&registry).await, id).await?;
+    let lsn = log_end::committed(&rpc::safekeepers(&registry).await, id).await?;
     Ok(Output::new(json!({ "branch": name, "lsn": lsn }), lsn.to_string()))
 }

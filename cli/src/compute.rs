@@ -49,7 +49,7 @@ fn state(home: &Home, name: &str) -> Option<State> {
 }
 
 /// Names of live computes of a branch.
-fn alive_on(home: &Home, registry: &Registry, tenant: &str, branch: &str) -> Vec<String> {
+pub fn alive_on(home: &Home, registry: &Registry, tenant: &str, branch: &str) -> Vec<String> {
     let on_branch = registry.computes.iter().filter(|(_, c)| c.tenant == tenant && c.branch == branch);
     on_branch.map(|(name, _)| name.clone()).filter(|name| alive(home, name).is_some()).collect()
 }

@@ -124,6 +124,12 @@ fn new_registry(options: &InitOptions) -> anyhow::Result<Registry> {
     })
 }
 
+/// Where free ports are looked for: below those that the system lends to outgoing connections (32768 and up on Linux), because any
+/// of them may be lent out again before its daemon is started.
+const FREE_PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// Ports tried before it is said that none is free.
+const FREE_PORT_TRIES: usize = 1_000;
+
 /// Gives out ports: one after another from a base, or free ones. A port that is taken is refused.
 pub struct Ports {
     next: Option<u16>,
@@ -137,16 +143,26 @@ impl Ports {
     }
 
     pub fn next(&mut self) -> anyhow::Result<u16> {
-        let wanted = self.next.unwrap_or(0);
+        let Some(wanted) = self.next else { return self.free() };
         let listener = TcpListener::bind(("127.0.0.1", wanted)).map_err(|error| {
             anyhow::anyhow!("port {wanted} cannot be used ({error}): choose another --port-base")
         })?;
-        let port = listener.local_addr().context("a bound socket has an address")?.port();
-        self.next = match self.next {
-            Some(u16::MAX) => bail!("there are not enough ports above it: choose a lower --port-base"),
-            next => next.map(|port| port + 1),
-        };
         self.held.push(listener);
-        Ok(port)
+        let Some(next) = wanted.checked_add(1) else {
+            bail!("there are not enough ports above it: choose a lower --port-base");
+        };
+        self.next = Some(next);
+        Ok(wanted)
+    }
+
+    fn free(&mut self) -> anyhow::Result<u16> {
+        for _ in 0..FREE_PORT_TRIES {
+            let port = rand::random_range(FREE_PORTS);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                self.held.push(listener);
+                return Ok(port);
+            }
+        }
+        bail!("no free port was found between {} and {}: choose with --port-base", FREE_PORTS.start, FREE_PORTS.end)
     }
 }

@@ -8,6 +8,7 @@ mod compute;
 mod copies;
 mod home;
 mod init;
+mod log_end;
 mod node;
 mod output;
 mod postgres;

@@ -17,7 +17,7 @@ use strata_walproposer::core::{AcceptorState, AcceptorStatus};
 use strata_walproposer::{AcceptorAddress, Config, Error, Proposer, Status};
 use tonic::transport::Channel;
 
-use crate::spec::{Phase, Spec};
+use crate::spec::{Endpoint, Phase, Spec};
 use crate::state_file::StateFile;
 
 /// Postgres's own timeline number: the only one there is here.
@@ -40,8 +40,12 @@ pub struct Started {
 
 /// How the driver finds this compute's safekeepers.
 pub fn driver_config(spec: &Spec) -> Config {
-    let address = |s: &crate::spec::Endpoint| AcceptorAddress { node: s.id, address: s.address.clone() };
-    Config::new(spec.timeline, spec.safekeepers.iter().map(address).collect())
+    Config::new(spec.timeline, addresses(&spec.safekeepers))
+}
+
+/// Safekeepers as the driver names them.
+pub fn addresses(safekeepers: &[Endpoint]) -> Vec<AcceptorAddress> {
+    safekeepers.iter().map(|s| AcceptorAddress { node: s.id, address: s.address.clone() }).collect()
 }
 
 /// Wins a term (`had`: the one that this supervisor had before) and makes the log end in a shutdown checkpoint that a majority holds.
