@@ -7,9 +7,9 @@ use strata_proto::pageserver::{CreateBranchRequest, ListTimelinesRequest, Timeli
 
 use crate::args::BranchCreate;
 use crate::home::Home;
+use crate::log_end::{self, LogEnd};
 use crate::output::{Output, table};
 use crate::registry::{self, Branch, Registry};
-use crate::log_end::{self, LogEnd};
 use crate::{compute, copies, rpc, tenant};
 
 pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> anyhow::Result<Output> {
@@ -28,7 +28,8 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     let committed = match options.at_lsn {
         Some(_) => log_end::committed(&safekeepers, ancestor).await?,
         None => {
-            let is_written = !compute::alive_on(home, &locked.registry, tenant_name, &options.from).is_empty();
+            let is_written =
+                !compute::alive_on(home, &locked.registry, tenant_name, &options.from).is_empty();
             log_end::acknowledged(&safekeepers, ancestor, is_written).await?
         }
     };

@@ -163,6 +163,10 @@ impl Ports {
                 return Ok(port);
             }
         }
-        bail!("no free port was found between {} and {}: choose with --port-base", FREE_PORTS.start, FREE_PORTS.end)
+        bail!(
+            "no free port was found between {} and {}: choose with --port-base",
+            FREE_PORTS.start,
+            FREE_PORTS.end
+        )
     }
 }

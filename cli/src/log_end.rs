@@ -76,7 +76,10 @@ pub async fn acknowledged(
     let majority = safekeepers.len() / 2 + 1;
     let first = of(safekeepers, id).await?;
     if first.voters < majority {
-        bail!("a majority of safekeepers is needed to know the branch's end and {} answer: 'strata start' starts them", first.voters);
+        bail!(
+            "a majority of safekeepers is needed to know the branch's end and {} answer: 'strata start' starts them",
+            first.voters
+        );
     }
     if first.commit >= first.flush {
         return Ok(first.commit);

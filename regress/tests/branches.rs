@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::Whole;
+use strata_regress::whole::{Whole, wait_until};
 
 #[test]
 fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
@@ -27,6 +27,32 @@ fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
     ensure!(whole.sql(&child.connstr, rounds)? == "1,3", "the child sees the parent's rows");
     whole.amcheck(&child)?;
     whole.amcheck(&parent)
+}
+
+/// What a client was told is committed may stand on safekeepers of which none knows that it is committed (SK-1).
+#[test]
+fn branches_have_all_that_their_parents_acknowledged() -> Result<()> {
+    let whole = Whole::started()?;
+    let mut parent = whole.start_compute("parent", &[])?;
+    tpcb::fill(&whole, &parent, 2)?;
+    let mut told = Vec::new();
+    for round in 1..=6 {
+        let mut load = Load::start(&whole, &parent, 2, 8, 60, round)?;
+        let history = format!("SELECT count(*) > {} FROM pgbench_history", round * 200);
+        wait_until("the load is under way", || Ok(whole.sql(&parent.connstr, &history)? == "t"))?;
+        ensure!(load.is_running()?, "round {round}: the load ended before the blow");
+        whole.lose_compute(&parent)?;
+        told.push(load.finish()?.0);
+        // No compute has told the safekeepers anything since.
+        let (branch, child) = (format!("b{round}"), format!("c{round}"));
+        whole.strata(&["branch", "create", &branch])?;
+        let child = whole.start_compute(&child, &["--branch", &branch])?;
+        tpcb::check(&whole, &child, &told)?;
+        whole.stop_compute(&child.name)?;
+        parent = whole.start_compute("parent", &[])?;
+        tpcb::check(&whole, &parent, &told)?;
+    }
+    Ok(())
 }
 
 #[test]
