@@ -94,7 +94,7 @@ pub const GUARDED_SETTINGS: &[&str] = &[
 
 /// Settings of the extension that are the user's.
 const TUNABLE_SETTINGS: &[&str] =
-    &["strata.keeper_interval", "strata.last_written_cells", "strata.relation_slots"];
+    &["strata.compare_local", "strata.keeper_interval", "strata.last_written_cells", "strata.relation_slots"];
 
 /// Settings with a least value: below it our workers, or prepared transactions that are alive, have no place.
 const LEAST_VALUES: &[(&str, u32)] =
@@ -130,6 +130,7 @@ mod tests {
         }
         assert!(check_setting("work_mem", "1MB").is_ok());
         assert!(check_setting("strata.keeper_interval", "1s").is_ok());
+        assert!(check_setting("strata.relation_slots", "1024").is_ok());
         assert!(check_setting("max_worker_processes", "3").is_err());
         assert!(check_setting("max_worker_processes", "8").is_ok());
     }

@@ -30,5 +30,5 @@ SET zero_damaged_pages = DEFAULT;
 RESET ignore_checksum_failure;
 SELECT name, setting FROM pg_settings WHERE name IN ('zero_damaged_pages', 'ignore_checksum_failure') ORDER BY name;
 -- What has no place here is refused.
-CREATE TABLESPACE elsewhere LOCATION '/tmp/elsewhere';
+CREATE TABLESPACE elsewhere LOCATION '/tmp';
 ALTER DATABASE postgres SET TABLESPACE pg_default;

@@ -250,6 +250,7 @@ fn to_wire(ticket: Ticket, request: Request) -> page::PageRequest {
         Ask::DatabaseSize { tablespace, database } => {
             page_request::Kind::DatabaseSize(page::DatabaseSize { tablespace, database })
         }
+        Ask::TablespaceUsed { tablespace } => page_request::Kind::TablespaceUsed(tablespace),
     };
     page::PageRequest {
         id: id_of(ticket),

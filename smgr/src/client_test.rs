@@ -43,6 +43,7 @@ fn answer(service: &TestService, request: &page::PageRequest) -> page_response::
             page_response::Kind::BlockCount(u32::try_from(request.not_modified_since).expect("small"))
         }
         page_request::Kind::RelExists(rel) => page_response::Kind::Exists(rel.fork == 0),
+        page_request::Kind::TablespaceUsed(tablespace) => page_response::Kind::Exists(*tablespace == 7),
         page_request::Kind::DatabaseSize(_) => page_response::Kind::Bytes(1 << 40),
         page_request::Kind::SlruSegment(_) => page_response::Kind::SlruSegment(Vec::new().into()),
     }

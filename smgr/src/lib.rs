@@ -7,6 +7,8 @@
 //! manager can be replaced. The state lives in shared memory that `pg_ext` lays out; everything here works on
 //! plain slices and atomics of it.
 //!
+//! A test aid compares two copies of a page (`shadow`).
+//!
 //! Knows nothing of Postgres's processes, locks and memory; page layouts only as far as eviction needs them (`page`).
 #![forbid(unsafe_code)]
 
@@ -20,6 +22,7 @@ pub mod page;
 pub mod quiet;
 pub mod rel_table;
 pub mod request_stats;
+pub mod shadow;
 pub mod slots;
 pub mod stock;
 

@@ -28,15 +28,27 @@ const ERROR_BYTES: usize = 512;
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    Pages { rel: RelFork, first: BlockNumber, count: u32 },
+    Pages {
+        rel: RelFork,
+        first: BlockNumber,
+        count: u32,
+    },
     RelSize(RelFork),
     RelExists(RelFork),
-    DatabaseSize { tablespace: u32, database: u32 },
+    DatabaseSize {
+        tablespace: u32,
+        database: u32,
+    },
+    /// Whether a relation is in it.
+    TablespaceUsed {
+        tablespace: u32,
+    },
 }
 
 impl Ask {
-    pub const KINDS: usize = 4;
-    pub const KIND_NAMES: [&'static str; Ask::KINDS] = ["pages", "rel_size", "rel_exists", "database_size"];
+    pub const KINDS: usize = 5;
+    pub const KIND_NAMES: [&'static str; Ask::KINDS] =
+        ["pages", "rel_size", "rel_exists", "database_size", "tablespace_used"];
 
     pub fn kind(&self) -> usize {
         match self {
@@ -44,6 +56,7 @@ impl Ask {
             Ask::RelSize(_) => 1,
             Ask::RelExists(_) => 2,
             Ask::DatabaseSize { .. } => 3,
+            Ask::TablespaceUsed { .. } => 4,
         }
     }
 }
@@ -254,6 +267,7 @@ impl Slot {
                 put(&self.tablespace, tablespace);
                 put(&self.database, database);
             }
+            Ask::TablespaceUsed { tablespace } => put(&self.tablespace, tablespace),
         }
     }
 
@@ -277,6 +291,7 @@ impl Slot {
             1 => Ask::RelSize(rel()?),
             2 => Ask::RelExists(rel()?),
             3 => Ask::DatabaseSize { tablespace, database },
+            4 => Ask::TablespaceUsed { tablespace },
             _ => return None,
         };
         Some(Request { ask, not_modified_since: Lsn(self.not_modified_since.load(Ordering::Relaxed)) })

@@ -20,6 +20,7 @@ fn a_request_and_its_answer() {
             _ => unreachable!(),
         }),
         Ask::DatabaseSize { tablespace: 0, database: 5 },
+        Ask::TablespaceUsed { tablespace: 7 },
     ]
     .into_iter()
     .enumerate()

@@ -14,7 +14,7 @@ use super::classify::{self, Seen};
 use super::ffi::{self, FSmgr, RawFork};
 use super::pages::{self, Kind};
 use super::settings::{Mode, mode};
-use super::{sizes, spill, state};
+use super::{shadow, sizes, spill, state};
 
 pub static TABLE: FSmgr = FSmgr {
     smgr_init: None,
@@ -121,6 +121,7 @@ unsafe extern "C-unwind" fn zeroextend(
             ffi::mdzeroextend(reln, fork, block, count, skip_fsync);
         }
         if class != Class::Unlogged {
+            shadow::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
             pages::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
         }
     }

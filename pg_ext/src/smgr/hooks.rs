@@ -1,6 +1,7 @@
 //! What happens around the storage manager: catalog entries, ends of transactions, commands on whole databases
 //! (traps R9, R12, W2; rules 6 and 9 of the persistence rule).
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,9 +13,15 @@ use strata_smgr::Class;
 
 use super::classify::End;
 use super::settings::{Mode, mode};
-use super::{buffers, classify, dbsize, ffi, log_position, spill, state};
+use super::{buffers, classify, dbsize, ffi, log_position, shadow, spill, state, tablespaces};
 
 static PREVIOUS_ACCESS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// What DROP DATABASE really drops: the name may be of no database (IF EXISTS), or of another one before it is locked. Asked
+    /// for by name, "none" is 0, and 0 is where shared catalogs are (CP-3, R9).
+    static DATABASE_DROPPED: Cell<Option<u32>> = const { Cell::new(None) };
+}
 
 /// Installs the hooks; from `_PG_init` in the postmaster. Backends inherit them, the transaction callback too.
 pub fn install() {
@@ -41,6 +48,12 @@ unsafe extern "C-unwind" fn on_object_access(
             std::mem::transmute(PREVIOUS_ACCESS.load(Ordering::Relaxed));
         if let Some(previous) = previous {
             pg_sys::ffi::pg_guard_ffi_boundary(|| previous(access, class, object, sub, argument));
+        }
+        if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::TableSpaceRelationId {
+            tablespaces::before_drop(object);
+        }
+        if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::DatabaseRelationId {
+            DATABASE_DROPPED.set(Some(object.to_u32()));
         }
         let created = access == pg_sys::ObjectAccessType::OAT_POST_CREATE;
         if created && class == pg_sys::RelationRelationId && sub == 0 && !classify::undecided().is_empty() {
@@ -145,7 +158,8 @@ pub enum After {
     Nothing,
     /// CREATE DATABASE by file_copy is one record: every relation of the new database changes with it (R9).
     DatabaseMade,
-    DatabaseDropped(u32),
+    /// Which one, if any, is in `DATABASE_DROPPED`.
+    DatabaseDropped,
 }
 
 /// Refuses what cannot be, and says what is to be done afterwards.
@@ -165,12 +179,12 @@ pub unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> 
                 After::DatabaseMade
             }
             NodeTag::T_DropdbStmt => {
-                let statement = statement.cast::<pg_sys::DropdbStmt>();
-                After::DatabaseDropped(pg_sys::get_database_oid((*statement).dbname, true).to_u32())
+                DATABASE_DROPPED.set(None);
+                After::DatabaseDropped
             }
-            NodeTag::T_CreateTableSpaceStmt => refuse(
-                "CREATE TABLESPACE",
-                "a tablespace is a folder on a disk, which this server does not keep",
+            NodeTag::T_CreateTableSpaceStmt if tablespaces::is_a_folder(statement.cast()) => refuse(
+                "CREATE TABLESPACE with a location",
+                "it would be a folder on a disk, which this server does not keep",
             ),
             NodeTag::T_AlterDatabaseStmt if moves_database(statement.cast()) => {
                 refuse("ALTER DATABASE SET TABLESPACE", "there is only one place where relations are stored")
@@ -260,8 +274,10 @@ pub extern "C-unwind" fn after_command(after: After) {
     match after {
         After::Nothing => {}
         After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),
-        After::DatabaseDropped(database) => {
+        After::DatabaseDropped => {
+            let Some(database) = DATABASE_DROPPED.take() else { return };
             spill::purge(|entry| entry.tag.database == database);
+            shadow::purge_database(database);
             state::raise_floor(log_position::insert_lsn());
         }
     }

@@ -17,12 +17,14 @@ pub mod remote;
 pub mod running;
 pub mod settings;
 pub mod settle;
+mod shadow;
 mod sizes;
 pub mod spill;
 mod spill_files;
 pub mod sql;
 pub mod state;
 mod stock;
+mod tablespaces;
 
 mod pages;
 
@@ -46,8 +48,12 @@ pub fn init() {
     settings::register();
     let remote = !guc::value(&guc::PAGESERVER).is_empty();
     let wanted = match (remote, settings::compare_wanted()) {
-        (true, true) => pgrx::error!("strata.compare_local needs files: leave strata.pageserver empty"),
-        (true, false) => Mode::Remote,
+        (true, compare) => {
+            if compare {
+                shadow::switch_on();
+            }
+            Mode::Remote
+        }
         (false, true) => Mode::Compare,
         (false, false) => Mode::Local,
     };
@@ -129,6 +135,7 @@ pub fn on_shmem_startup() {
     // SAFETY: a plain variable of the server.
     if !unsafe { pg_sys::IsUnderPostmaster } {
         spill::reset();
+        shadow::reset();
         // L7: nothing older than the start may be read.
         state::raise_floor(if settings::mode() == Mode::Compare {
             last_checkpoint()

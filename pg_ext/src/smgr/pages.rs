@@ -13,7 +13,7 @@ use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::settings::{Mode, mode};
-use super::{buffers, ffi, log_position, remote, running, spill, state};
+use super::{buffers, ffi, log_position, remote, running, shadow, spill, state};
 
 type PageBytes = [u8; BLOCK_BYTES];
 
@@ -54,6 +54,7 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
             page.fill(0);
         } else if spill::read(entry.as_ref(), rel, block, page) {
             compare_spilled(reln, rel, block, page);
+            shadow::check_spilled(rel, block, page);
         } else {
             if run.end != index || run.is_empty() {
                 read_run(reln, rel, first, &targets[run.clone()], run.start);
@@ -101,6 +102,10 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
     if targets.iter().all(|target| buffers::index_of(*target).is_some()) {
         let addresses: Vec<u64> = targets.iter().map(|target| *target as u64).collect();
         remote::ask(Ask::Pages { rel, first, count }, needed, &addresses);
+        for (block, target) in blocks(first).zip(targets) {
+            // SAFETY: the pages that were asked for, in buffers that this process has in I/O.
+            shadow::check_remote(rel, block, unsafe { &*target.cast::<PageBytes>() });
+        }
         return;
     }
     // P9: private memory is not mapped in the communicator; one page at a time through this process's bounce page.
@@ -186,6 +191,7 @@ pub unsafe fn write(
     if class == Class::Unlogged {
         return;
     }
+    shadow::written(rel, first, pages.iter().map(|page| &**page));
     let insert_lsn = log_position::insert_lsn();
     if kind == Kind::Extend {
         extended(rel, first, pages.len() as u32);

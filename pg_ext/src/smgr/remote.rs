@@ -58,6 +58,7 @@ fn refused(request: &Request, why: &str) -> ! {
         }
         Ask::RelSize(rel) => format!("could not get the size of {rel}"),
         Ask::RelExists(rel) => format!("could not look for {rel}"),
+        Ask::TablespaceUsed { tablespace } => format!("could not look into tablespace {tablespace}"),
         Ask::DatabaseSize { database, .. } => format!("could not get the size of database {database}"),
     };
     let lsn = request.not_modified_since;

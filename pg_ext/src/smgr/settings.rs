@@ -47,8 +47,8 @@ pub fn entry() -> Entry {
 pub fn register() {
     GucRegistry::define_bool_guc(
         c"strata.compare_local",
-        c"Keeps files and checks every answer of the storage manager against them (test aid).",
-        c"Only with an empty strata.pageserver.",
+        c"Keeps local copies of pages and checks every answer of the storage manager against them (test aid).",
+        c"With a pageserver: checks its pages against copies of what was written. Without one: checks the bookkeeping against files.",
         &COMPARE_LOCAL,
         GucContext::Postmaster,
         GucFlags::default(),

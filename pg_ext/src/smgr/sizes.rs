@@ -3,14 +3,14 @@
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::{self, RelFileLocatorBackend, SMgrRelation};
 use pgrx::{PgLogLevel, ereport};
-use strata_common::{ForkNumber, RelFork, RelTag};
+use strata_common::{BlockNumber, ForkNumber, RelFork, RelTag};
 use strata_smgr::slots::Ask;
 use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::ffi::{self, RawFork};
 use super::settings::{Mode, mode};
-use super::{log_position, remote, spill, state};
+use super::{log_position, remote, shadow, spill, state, tablespaces};
 
 /// Makes a fork.
 ///
@@ -23,6 +23,9 @@ pub unsafe fn create(reln: SMgrRelation, fork: ForkNumber, is_redo: bool) {
     if mode() == Mode::Compare {
         // SAFETY: as above.
         unsafe { ffi::mdcreate(reln, raw, is_redo) };
+    }
+    if !is_redo && mode() == Mode::Remote {
+        tablespaces::relation_made(tag);
     }
     match fork {
         ForkNumber::Main => create_main(tag, is_redo),
@@ -58,6 +61,7 @@ fn create_main(tag: RelTag, is_redo: bool) {
     }
     refuse_reuse(tag);
     classify::decide_others();
+    ForkNumber::ALL.iter().for_each(|fork| shadow::purge(tag.fork(*fork)));
     // SAFETY: a plain variable of this process.
     let me = unsafe { pg_sys::MyProcPid };
     let entry = RelEntry::made(tag, Class::Undecided, me, log_position::my_last_record_end().0);
@@ -244,6 +248,7 @@ pub unsafe fn truncate(reln: SMgrRelation, fork: ForkNumber, old_blocks: u32, bl
     if known.is_some_and(|entry| entry.fork(fork).spilled > 0) {
         spill::truncate(rel, blocks);
     }
+    shadow::truncated(rel, BlockNumber(blocks));
     let class = if fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
     classify::keep(rel.rel, class, |entry| entry.truncate(fork, blocks));
     // V4: the cut changes bits of pages of the other forks, too.
@@ -264,6 +269,7 @@ pub unsafe fn unlink(locator: RelFileLocatorBackend, fork: RawFork, is_redo: boo
     }
     let Ok(raw) = u8::try_from(fork) else { return };
     let Some(name) = ForkNumber::from_raw(raw) else { return };
+    shadow::purge(tag.fork(name));
     if entry.is_some_and(|entry| entry.fork(name).spilled > 0) {
         spill::unlink(tag.fork(name));
     }

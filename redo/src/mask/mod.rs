@@ -16,6 +16,7 @@ mod gin;
 mod gist;
 mod hash;
 mod heap;
+mod kind;
 mod primitive;
 mod sequence;
 mod spgist;
@@ -24,6 +25,7 @@ pub mod vm;
 #[cfg(test)]
 mod mask_test;
 
+pub use kind::{is_blank, resource_manager_of};
 use strata_common::BlockNumber;
 use strata_pgwal::rmgr;
 

@@ -7,6 +7,8 @@
 
 mod tarball;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork};
 use strata_pgwal::handoff::{fabricate_segments, handoff_record};
@@ -162,8 +164,28 @@ async fn tablespaces<S: Store>(view: &View<S>, tar: &mut Tarball) -> Result<(), 
         }
         tar.folder(&format!("pg_tblspc/{tablespace}")).await?;
         tar.folder(&format!("pg_tblspc/{tablespace}/{TABLESPACE_VERSION_FOLDER}")).await?;
+        for folder in guests(view, tablespace).await? {
+            tar.folder(&folder).await?;
+        }
     }
     Ok(())
+}
+
+/// Folders of databases that are at home in another tablespace and have relations in this one: DROP DATABASE looks for them
+/// (`remove_dbtablespaces` in `src/backend/commands/dbcommands.c`). Costs a look at every relation in a tablespace of users.
+async fn guests<S: Store>(view: &View<S>, tablespace: u32) -> Result<BTreeSet<String>, BackupError> {
+    let mut folders = BTreeSet::new();
+    for (key, _) in view.scan_live(keyspace::tablespace_range(Kind::RelSize, tablespace)).await? {
+        let Some(KeyName::RelSize(rel)) = KeyName::of(key) else { continue };
+        folders.extend(database_folder(tablespace, rel.rel.database));
+    }
+    for (key, _) in view.scan_live(keyspace::tablespace_range(Kind::Database, tablespace)).await? {
+        let Some(KeyName::Database { database, .. }) = KeyName::of(key) else { continue };
+        if let Some(folder) = database_folder(tablespace, database) {
+            folders.remove(&folder);
+        }
+    }
+    Ok(folders)
 }
 
 async fn databases<S: Store>(view: &View<S>, tar: &mut Tarball) -> Result<(), BackupError> {

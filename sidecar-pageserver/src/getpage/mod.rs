@@ -5,6 +5,7 @@
 
 pub mod cache;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -100,6 +101,9 @@ async fn try_answer<S: Store>(timeline: &Timeline<S>, request: PageRequest) -> R
             Ok(Answer::Exists(blocks.is_some()))
         }
         Request::DatabaseSize(database) => Ok(Answer::Bytes(database_bytes(timeline, database, lsn).await?)),
+        Request::TablespaceUsed(tablespace) => {
+            Ok(Answer::Exists(tablespace_used(timeline, tablespace, lsn).await?))
+        }
         Request::SlruSegment(segment) => Ok(Answer::SlruSegment(slru_segment(timeline, segment, lsn).await?)),
     }
 }
@@ -155,7 +159,7 @@ async fn database_bytes<S: Store>(
     let failed =
         |e: &ViewError| refuse(timeline, lsn, format_args!("size of database {tablespace}/{database}"), e);
     let view = timeline.view(lsn);
-    let mut tablespaces = vec![tablespace];
+    let mut tablespaces = BTreeSet::from([tablespace]);
     if tablespace == 0 {
         let all = view.scan_live(keyspace::kind_range(Kind::Database)).await.map_err(|e| failed(&e))?;
         let of_database = |key| match KeyName::of(key) {
@@ -163,6 +167,13 @@ async fn database_bytes<S: Store>(
             _ => None,
         };
         tablespaces = all.into_iter().filter_map(|(key, _)| of_database(key)).collect();
+        // A database may have relations in any tablespace of users.
+        let all = view.scan_live(keyspace::kind_range(Kind::Tablespace)).await.map_err(|e| failed(&e))?;
+        let named = |key| match KeyName::of(key) {
+            Some(KeyName::Tablespace(tablespace)) => Some(tablespace),
+            _ => None,
+        };
+        tablespaces.extend(all.into_iter().filter_map(|(key, _)| named(key)));
     }
     let mut blocks = 0;
     for tablespace in tablespaces {
@@ -172,6 +183,18 @@ async fn database_bytes<S: Store>(
         }
     }
     Ok(blocks * BLOCK_BYTES as u64)
+}
+
+/// Whether any fork of any relation is there, empty ones included (R12: DROP TABLESPACE looks for files).
+async fn tablespace_used<S: Store>(
+    timeline: &Timeline<S>,
+    tablespace: u32,
+    lsn: Lsn,
+) -> Result<bool, Refusal> {
+    let failed = |e: &ViewError| refuse(timeline, lsn, format_args!("tablespace {tablespace}"), e);
+    let sizes = keyspace::tablespace_range(Kind::RelSize, tablespace);
+    let found = timeline.view(lsn).scan_live(sizes).await.map_err(|e| failed(&e))?;
+    Ok(!found.is_empty())
 }
 
 async fn slru_segment<S: Store>(
