@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup build test soak bench lint run stop patch-size installcheck
+.PHONY: help setup build test soak bench lint run stop patch-size installcheck installcheck-core
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -32,6 +32,10 @@ stop:
 #: make installcheck  the extension's SQL tests against the running compute at PGHOST, PGPORT
 installcheck:
 	@regress/installcheck.sh
+
+#: make installcheck-core  Postgres's core suite against the compute at PGHOST, PGPORT; SUITE=isolation, plpgsql, contrib/… for others
+installcheck-core:
+	@regress/installcheck-core.sh $${SUITE:-core}
 
 #: make soak        the full sizes and the long searches
 soak: build

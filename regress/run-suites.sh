@@ -16,6 +16,7 @@ names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
 suite crates       900       "cargo test --release --workspace --no-fail-fast"
+suite core-suites  360       "cargo test --release -p strata-regress --test core_suites"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
 if [ "$size" = full ]; then
     suite stock    900       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute"

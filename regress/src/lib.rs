@@ -3,12 +3,14 @@
 //! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
 #![forbid(unsafe_code)]
 
+pub mod dump;
 pub mod mounts;
 pub mod oracle;
 pub mod postgres;
 pub mod refusal;
 pub mod replay;
 pub mod stock;
+pub mod suites;
 pub mod tpcb;
 pub mod wal_files;
 pub mod whole;

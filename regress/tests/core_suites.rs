@@ -1,0 +1,217 @@
+//! Postgres's own suites on a compute whose storage is remote: core regression, isolation, contrib and procedural languages, each
+//! with few and with normal buffers, every page from the pageserver compared with a local copy (`strata.compare_local`).
+//!
+//! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. In full size the
+//! core suite's dump must also equal that of vanilla storage, but for what differs between two runs of vanilla itself.
+//! What may differ in a suite's results stands in `expected/differences.txt`, each with its reason.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use strata_regress::dump::{Dump, Rows};
+use strata_regress::postgres::{Cluster, Installation};
+use strata_regress::suites::{self, Outcome, Place, Sessions};
+use strata_regress::whole::{Compute, Whole};
+
+/// With fewer buffers tests of GiST and SP-GiST pin them all, on vanilla storage too: 225 of 225 pass there from here on, one at a time.
+const FEWEST: Setting = Setting { buffers: "256kB", sessions: Sessions::One };
+/// From half of this on, all tests of a group can run at once on vanilla storage.
+const FEW: Setting = Setting { buffers: "1MB", sessions: Sessions::AsScheduled };
+const NORMAL: Setting = Setting { buffers: "128MB", sessions: Sessions::AsScheduled };
+
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    buffers: &'static str,
+    sessions: Sessions,
+}
+
+/// One suite at a time: each brings its own load for every core.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_full_size() -> bool {
+    std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full")
+}
+
+fn start(whole: &Whole, setting: Setting, extra: &[&str]) -> Result<Compute> {
+    let buffers = format!("shared_buffers={}", setting.buffers);
+    let mut arguments = vec!["--set", &buffers, "--set", "strata.compare_local=on"];
+    arguments.extend(extra.iter().flat_map(|setting| ["--set", setting]));
+    let mut command = whole.command(&[&["compute", "start", "a", "--json"], &arguments[..]].concat());
+    // dblink and postgres_fdw connect from the server to itself and name neither host nor user.
+    let output = command.env("PGHOST", "127.0.0.1").env("PGUSER", "postgres").output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Compute::from_json(&serde_json::from_slice(&output.stdout)?)
+}
+
+fn place(compute: &Compute, setting: Setting) -> Place {
+    Place { host: "127.0.0.1".into(), port: compute.port.to_string(), sessions: setting.sessions }
+}
+
+fn dump(whole: &Whole, compute: &Compute) -> Result<String> {
+    whole.run("pg_dumpall", &["-d", &compute.connstr])
+}
+
+/// Pages that `strata.compare_local` left, kept for whoever looks into it; the test's folder goes away.
+fn keep_pages(compute: &Compute) -> String {
+    let folder = compute.pgdata.join("strata_shadow");
+    let kept = std::env::temp_dir().join(format!("strata-pages-{}", compute.port));
+    let pages = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let differing = pages.filter(|path| path.extension().is_some());
+    let mut text = String::new();
+    for path in differing {
+        let _ = std::fs::create_dir_all(&kept);
+        if let Some(name) = path.file_name()
+            && std::fs::copy(&path, kept.join(name)).is_ok()
+        {
+            text.push_str(&format!("\nkept {}", kept.join(name).display()));
+        }
+    }
+    text
+}
+
+fn report(suite: &str, setting: Setting, outcome: &Outcome) {
+    eprintln!("suite {suite} with {} of shared buffers: {}", setting.buffers, outcome.summary());
+}
+
+/// Runs a suite on a running compute; every difference that is not explained is an error.
+fn run(whole: &Whole, compute: &Compute, suite: &str, setting: Setting) -> Result<()> {
+    let output = whole.scratch().join(format!("{}-{}", suite.replace(['/', ':'], "-"), setting.buffers));
+    let outcome = suites::run(suite, &place(compute, setting), &output);
+    let outcome = outcome.with_context(|| format!("{}{}", log_end(whole), keep_pages(compute)))?;
+    report(suite, setting, &outcome);
+    let differences: String = outcome.failed.values().map(|text| shortened(text)).collect();
+    ensure!(outcome.failed.is_empty(), "{suite} with {setting:?}: {}\n{differences}", outcome.summary());
+    Ok(())
+}
+
+fn shortened(difference: &str) -> String {
+    difference.lines().take(60).map(|line| format!("{line}\n")).collect()
+}
+
+fn log_end(whole: &Whole) -> String {
+    let log = std::fs::read(whole.dir().join("run/compute-a.log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let panics = log.lines().filter(|line| line.contains("PANIC") || line.contains("strata."));
+    panics.map(|line| format!("{line}\n")).collect()
+}
+
+/// The compute is lost; the next one has the same content, and sound indexes. Its dump.
+fn lose_and_look_again(whole: &Whole, compute: &Compute, setting: Setting) -> Result<String> {
+    let before = dump(whole, compute)?;
+    whole.lose_compute(compute)?;
+    let compute = start(whole, setting, &[])?;
+    let after = dump(whole, &compute)?;
+    let differences = Dump::parse(&before).differences(&Dump::parse(&after), Rows::Ordered);
+    ensure!(differences.is_empty(), "after the loss of the compute:\n{}", differences.join("\n"));
+    whole.amcheck(&compute)?;
+    Ok(after)
+}
+
+/// The dump after suite and loss.
+fn suite_and_loss(suite: &str, setting: Setting) -> Result<String> {
+    let whole = Whole::started()?;
+    let compute = start(&whole, setting, &[])?;
+    run(&whole, &compute, suite, setting)?;
+    lose_and_look_again(&whole, &compute, setting)
+}
+
+#[test]
+fn core_with_few_buffers() -> Result<()> {
+    let _alone = alone();
+    suite_and_loss("core", FEW)?;
+    Ok(())
+}
+
+#[test]
+fn isolation_with_few_buffers() -> Result<()> {
+    let _alone = alone();
+    suite_and_loss("isolation", FEW)?;
+    Ok(())
+}
+
+#[test]
+fn core_and_isolation_with_fewest_and_normal_buffers() -> Result<()> {
+    let _alone = alone();
+    if !is_full_size() {
+        return Ok(());
+    }
+    for setting in [FEWEST, NORMAL] {
+        suite_and_loss("core", setting)?;
+        suite_and_loss("isolation", setting)?;
+    }
+    Ok(())
+}
+
+/// The dump after the core suite on vanilla storage.
+fn vanilla_dump() -> Result<Dump> {
+    let mut cluster = Cluster::init(&Installation::from_env()?, &[])?;
+    cluster.start(&[
+        ("shared_buffers", NORMAL.buffers),
+        ("max_prepared_transactions", "64"),
+        ("port", "5432"),
+    ])?;
+    let host = cluster.home().display().to_string();
+    let place = Place { host, port: "5432".into(), sessions: NORMAL.sessions };
+    let outcome = suites::run("core", &place, &cluster.home().join("core"))?;
+    report("core, vanilla storage", NORMAL, &outcome);
+    ensure!(outcome.failed.is_empty(), "vanilla storage: {}", outcome.summary());
+    let text = strata_regress::postgres::run(&mut cluster.client("pg_dumpall", "postgres"))?;
+    Ok(Dump::parse_without_numbers(&text))
+}
+
+#[test]
+fn core_leaves_what_vanilla_storage_leaves() -> Result<()> {
+    let _alone = alone();
+    if !is_full_size() {
+        return Ok(());
+    }
+    let (first, second) = (vanilla_dump()?, vanilla_dump()?);
+    let ours = Dump::parse_without_numbers(&suite_and_loss("core", NORMAL)?);
+    let by_chance = first.differing(&second, Rows::Any);
+    let mut differences = first.differences(&ours, Rows::Any);
+    differences.retain(|line| !by_chance.iter().any(|heading| line.starts_with(&format!("{heading}: "))));
+    ensure!(differences.is_empty(), "against vanilla storage:\n{}", differences.join("\n"));
+    Ok(())
+}
+
+/// All suites of contrib and of procedural languages on one compute; a suite that fails does not keep the others from running.
+fn everything_else(setting: Setting) -> Result<()> {
+    let whole = Whole::started()?;
+    // The suite of pg_freespacemap counts pages that only its own VACUUM may have seen.
+    let compute = start(&whole, setting, &["autovacuum=off"])?;
+    let mut all = suites::contrib_suites(&suites::postgres_tree()?)?;
+    ensure!(all.len() > 30, "contrib has more suites than {}", all.len());
+    all.extend(["plpgsql", "plperl"].map(str::to_owned));
+    let problems: Vec<String> = all
+        .iter()
+        .filter_map(|suite| run(&whole, &compute, suite, setting).err())
+        .map(|problem| format!("{problem:#}"))
+        .collect();
+    ensure!(problems.is_empty(), "{} suites failed:\n{}", problems.len(), problems.join("\n"));
+    lose_and_look_again(&whole, &compute, setting)?;
+    Ok(())
+}
+
+#[test]
+fn contrib_and_languages() -> Result<()> {
+    let _alone = alone();
+    if !is_full_size() {
+        return Ok(());
+    }
+    everything_else(FEW)?;
+    everything_else(NORMAL)
+}
+
+#[test]
+fn explained_suites_exist() -> Result<()> {
+    let contrib = suites::postgres_tree()?.join("src/contrib");
+    for (module, reason) in suites::NOT_RUN {
+        ensure!(contrib.join(module).is_dir() && !reason.is_empty(), "{module} is not a contrib module");
+    }
+    ensure!(Path::new(&contrib).is_dir());
+    Ok(())
+}
