@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use strata_common::Lsn;
 use strata_pgwal::rmgr::HASH;
+use strata_pgwal::{BlockImage, ImageCompression};
 
 use super::*;
 use crate::error::Fault;
@@ -76,19 +77,10 @@ fn an_index_begins_with_two_buckets() {
 
 #[test]
 fn an_overflow_page_is_added_to_the_chain() {
-    let mut pages = index();
-    let prepared = with([(1, bucket(&[1]))]);
-    let left = *prepared.get(main_page(1));
-    pages = Pages::with(
-        [(META, *pages.get(main_page(META))), (BITMAP, *pages.get(main_page(BITMAP))), (1, left)]
-            .map(|(block, page)| (main_page(block), page)),
-    );
-    let mut cleared = *pages.get(main_page(BITMAP));
-    cleared[24] = 0xfd;
-    pages = Pages::with(
-        [(META, *pages.get(main_page(META))), (BITMAP, cleared), (1, left)]
-            .map(|(block, page)| (main_page(block), page)),
-    );
+    let start = index();
+    let mut bitmap = *start.get(main_page(BITMAP));
+    bitmap[24] = 0xfd;
+    let mut pages = with([(META, *start.get(main_page(META))), (BITMAP, bitmap), (1, bucket(&[1]))]);
     let blocks = vec![
         init_reference(0, main_page(4), &7u32.to_le_bytes()),
         reference(1, main_page(1), &[]),
@@ -155,6 +147,42 @@ fn a_split_sets_flags_after_an_image() {
     let blocks = vec![reference(0, main_page(1), &[])];
     pages.run(&record(HASH, info::SPLIT_CLEANUP, 900, &[], blocks));
     assert_eq!(pages.get(main_page(1))[8188], 0x02);
+}
+
+/// An image travels in the change as the log has it: without its hole, compressed by any method.
+#[test]
+fn flags_are_set_after_a_compressed_image_with_a_hole() {
+    let image = bucket(&[1, 2]);
+    let (lower, upper) = (usize::from(page::lower(&image)), usize::from(page::upper(&image)));
+    let plain = [&image[..lower], &image[upper..]].concat();
+    let literals: Vec<u8> = plain.chunks(8).flat_map(|chunk| [&[0], chunk].concat()).collect();
+    for (compression, stored) in [
+        (ImageCompression::None, plain.clone()),
+        (ImageCompression::Pglz, literals),
+        (ImageCompression::Lz4, lz4_flex::block::compress(&plain)),
+        (ImageCompression::Zstd, zstd::bulk::compress(&plain, 3).unwrap()),
+    ] {
+        let references = [1, 5].map(|block| {
+            let mut reference = image_reference(u8::from(block == 5), main_page(block), &image, true);
+            let hole = (lower as u16, (upper - lower) as u16);
+            reference.image = Some(BlockImage {
+                apply: true,
+                hole_offset: hole.0,
+                hole_length: hole.1,
+                compression,
+                bytes: stored.clone().into(),
+            });
+            reference
+        });
+        let mut pages = Pages::default();
+        pages.run(&record(HASH, info::SPLIT_COMPLETE, 800, &[0x42, 0, 0x02, 0], references.to_vec()));
+        let mut expected = image;
+        expected[8188] = 0x42;
+        page::set_lsn(&mut expected, Lsn(800));
+        assert!(*pages.get(main_page(1)) == expected, "{compression:?}");
+        expected[8188] = 0x02;
+        assert!(*pages.get(main_page(5)) == expected, "{compression:?}");
+    }
 }
 
 #[test]
