@@ -1,5 +1,5 @@
-//! Redo speed on one core: records per second of `apply`, `effects` and both, for the commonest records of
-//! heap and btree.
+//! Redo speed on one core: records per second of `apply` for the commonest records of heap and every index type, of `effects`,
+//! and of `apply` on two threads at once.
 //!
 //! Records are made by hand in Postgres's layout, of the size that TPC-B-like loads have. Each measurement repeats its
 //! round until `--seconds` (default 1) have passed and takes the median round. The result is one JSON object on standard
@@ -100,6 +100,52 @@ fn leaf_inserts() -> Vec<DecodedRecord> {
     std::iter::once(empty_root).chain((0..count).map(insert)).collect()
 }
 
+/// An empty page of an index: bytes of special space and what its last bytes say (page id or flags).
+fn index_page(special_bytes: usize, last: [u8; 4]) -> Page {
+    let mut page = [0; BLOCK_BYTES];
+    page::init(&mut page, special_bytes);
+    page[BLOCK_BYTES - 4..].copy_from_slice(&last);
+    page
+}
+
+/// An index tuple of 16 bytes.
+const TUPLE: [u8; 16] = [0, 0, 7, 0, 1, 0, 16, 0, 42, 0, 0, 0, 0, 0, 0, 0];
+
+/// `count` insertions into a page: `main` and the data before the tuple follow from the number of tuples on the page.
+fn index_inserts(
+    rmid: u8,
+    info: u8,
+    count: usize,
+    parts: impl Fn(u16) -> (Vec<u8>, Vec<u8>),
+) -> Vec<DecodedRecord> {
+    let insert = |number: usize| {
+        let (main, mut data) = parts(number as u16);
+        data.extend(TUPLE);
+        record(rmid, info, 5000 + 8 * number as u64, &main, &data)
+    };
+    (0..count).map(insert).collect()
+}
+
+/// A leaf of a posting tree with twenty lists of 200 rows, then rows that come to the last one by one.
+fn posting_list_growth() -> (Page, Vec<DecodedRecord>) {
+    // DATA, LEAF, COMPRESSED; the lists begin behind the right bound.
+    let mut leaf = index_page(8, [0, 0, 0x83, 0]);
+    let mut lower = 32;
+    for block in 0..20_u8 {
+        let mut list = vec![0, 0, block, 0, 1, 0, 200, 0];
+        list.extend([1; 200]);
+        leaf[lower..lower + list.len()].copy_from_slice(&list);
+        lower += list.len();
+    }
+    page::set_lower(&mut leaf, lower as u16);
+    let add = |number: u16| {
+        let mut data = vec![1, 0, 19, 4, 1, 0, 0, 0, 20, 0];
+        data.extend((number + 1).to_le_bytes());
+        record(rmgr::GIN, 0x20, 6000 + 8 * u64::from(number), &[3, 0], &data)
+    };
+    (leaf, (0..100).map(add).collect())
+}
+
 struct Round {
     records: usize,
     seconds: f64,
@@ -128,7 +174,7 @@ fn changes(records: &[DecodedRecord]) -> Vec<(Lsn, Bytes)> {
         let mut effects = Vec::new();
         effects_into(record, &mut effects).expect("a known record");
         for effect in effects {
-            if let Effect::Page { value: PageValue::Change { bytes, .. }, .. } = effect {
+            if let Effect::Page { page: PAGE, value: PageValue::Change { bytes, .. } } = effect {
                 out.push((record.end_lsn, bytes));
             }
         }
@@ -141,6 +187,54 @@ fn apply_all(page: &mut Page, changes: &[(Lsn, Bytes)]) -> usize {
         apply(black_box(page), PAGE, *lsn, black_box(change)).expect("the change fits");
     }
     changes.len()
+}
+
+/// The sum of what two threads reach at the same time.
+fn on_two_threads(work: impl Fn() -> f64 + Sync) -> f64 {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(&work);
+        work() + other.join().expect("the other thread measured")
+    })
+}
+
+/// The commonest record of each index type but btree.
+fn index_rates(seconds: f64) -> Vec<(&'static str, f64)> {
+    let at = |number: u16| (number / 2 + 1).to_le_bytes().to_vec();
+    let entry = |number: u16| (vec![2, 0], [&at(number)[..], &[0, 0]].concat());
+    let one_more = |_: u16| (vec![0, 0, 1, 0], Vec::new());
+    let (posting_leaf, growth) = posting_list_growth();
+    let mut hash_inserts = index_inserts(rmgr::HASH, 0x20, 300, |number| (at(number), Vec::new()));
+    for insert in &mut hash_inserts {
+        // The metapage counts the tuple.
+        let metapage = DecodedBlock {
+            id: 1,
+            block: BlockNumber(0),
+            data: Bytes::new(),
+            has_data: false,
+            ..insert.blocks[0].clone()
+        };
+        insert.blocks.push(metapage);
+    }
+    let mut range = index_page(8, [0, 0, 0x93, 0xf0]);
+    page::add_item(&mut range, &TUPLE, page::AddItem::IndexBefore(1)).expect("an empty page has room");
+    let measured = [
+        ("hash_insert_apply", index_page(16, [2, 0, 0x80, 0xff]), hash_inserts),
+        ("gin_entry_insert_apply", index_page(8, [0, 0, 2, 0]), index_inserts(rmgr::GIN, 0x20, 300, entry)),
+        ("gin_posting_list_add_apply", posting_leaf, growth),
+        (
+            "gist_insert_apply",
+            index_page(16, [1, 0, 0x81, 0xff]),
+            index_inserts(rmgr::GIST, 0x00, 300, one_more),
+        ),
+        ("brin_same_page_update_apply", range, {
+            index_inserts(rmgr::BRIN, 0x30, 300, |_| (vec![1, 0], Vec::new()))
+        }),
+    ];
+    let rate = |page: Page, records: &[DecodedRecord]| {
+        let changes = changes(records);
+        measure(seconds, || apply_all(&mut page.clone(), &changes))
+    };
+    measured.into_iter().map(|(name, page, records)| (name, rate(page, &records))).collect()
 }
 
 fn main() {
@@ -176,10 +270,18 @@ fn main() {
         }
         insert_records.len()
     });
-    let report = format!(
-        "{{\"unit\":\"records_per_second_per_core\",\"heap_insert_apply\":{insert:.0},\"heap_hot_update_apply\":{update:.0},\
-         \"heap2_prune_apply\":{prune:.0},\"prune_rows\":{rows},\"btree_insert_leaf_apply\":{leaf_insert:.0},\"heap_insert_effects\":{effects_rate:.0}}}\n"
-    );
+    let two_cores = on_two_threads(|| measure(seconds, || apply_all(&mut empty.clone(), &insert_changes)));
+    let mut rates = vec![
+        ("heap_insert_apply", insert),
+        ("heap_hot_update_apply", update),
+        ("heap2_prune_apply", prune),
+        ("btree_insert_leaf_apply", leaf_insert),
+        ("heap_insert_effects", effects_rate),
+        ("heap_insert_apply_two_cores", two_cores),
+    ];
+    rates.extend(index_rates(seconds));
+    let fields: String = rates.iter().map(|(name, rate)| format!("\"{name}\":{rate:.0},")).collect();
+    let report = format!("{{\"unit\":\"records_per_second_per_core\",{fields}\"prune_rows\":{rows}}}\n");
     std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes())
         .expect("standard output takes the report");
 }

@@ -34,6 +34,12 @@ DELETE FROM large_hash WHERE id % 2 = 0; VACUUM large_hash;
 INSERT INTO large_hash SELECT i, i FROM generate_series(1, 20000) i;
 DELETE FROM large_hash WHERE id > 3000; VACUUM large_hash;
 
+-- An index that begins with more than 512 buckets.
+CREATE TABLE large_hash_late (k int);
+COPY large_hash_late FROM PROGRAM 'seq 1 30000';
+CREATE INDEX large_hash_late_k ON large_hash_late USING hash (k) WITH (fillfactor = 10);
+INSERT INTO large_hash_late SELECT generate_series(30001, 40000);
+
 CREATE TABLE large_btree (id int, k int) WITH (autovacuum_enabled = off);
 CREATE INDEX large_btree_k ON large_btree (k);
 CREATE UNIQUE INDEX large_btree_id ON large_btree (id);
