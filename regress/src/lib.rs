@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+pub mod held_log;
 pub mod mounts;
 pub mod oracle;
 pub mod postgres;
@@ -12,5 +13,6 @@ pub mod replay;
 pub mod stock;
 pub mod suites;
 pub mod tpcb;
+pub mod traps;
 pub mod wal_files;
 pub mod whole;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
+use strata_common::guard::{self, Guard};
 use tempfile::TempDir;
 
 /// Where the built programs lie; the suites' runner may set it.
@@ -34,6 +35,8 @@ pub struct Whole {
     bin_dir: PathBuf,
     /// Where its Postgres lies, if not where the programs say.
     tree: Option<PathBuf>,
+    /// Given to every program.
+    environment: Vec<(&'static str, String)>,
 }
 
 /// A running compute.
@@ -70,7 +73,7 @@ impl Whole {
         let home = tempfile::Builder::new().prefix("strata-whole-").tempdir()?;
         // Postgres, another user if we are root, walks through to its own folder.
         std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree };
+        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment: Vec::new() };
         let bin_dir = whole.strata(&["pg-bindir"])?;
         whole.bin_dir = PathBuf::from(bin_dir.trim());
         whole.strata(&[&["init"], arguments].concat())?;
@@ -80,6 +83,16 @@ impl Whole {
     /// Computes that are started from now on run the Postgres of this tree.
     pub fn use_tree(&mut self, tree: PathBuf) {
         self.tree = Some(tree);
+    }
+
+    /// Everything that is started from now on has this variable.
+    pub fn set_environment(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
+    /// Everything that is started from now on goes without a guard, if it was built so that it can.
+    pub fn take_away(&mut self, guard: Guard) {
+        self.set_environment(guard::VARIABLE, guard.id());
     }
 
     /// `$STRATA_DIR` of this one.
@@ -99,6 +112,7 @@ impl Whole {
         if let Some(tree) = &self.tree {
             command.env("STRATA_PG_TREE", tree);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

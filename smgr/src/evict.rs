@@ -4,7 +4,7 @@
 //! The decision is final at write time (S15), and when in doubt it is "spill": a page spilled for nothing costs a local write,
 //! a page dropped wrongly is lost. The raised last-written LSN of some pages stands for changes that never moved their own.
 
-use strata_common::{BLOCK_BYTES, ForkNumber, Lsn};
+use strata_common::{BLOCK_BYTES, ForkNumber, Guard, Lsn};
 
 use crate::page::{HeapTuple, Page, PageKind, Xmax};
 
@@ -88,7 +88,9 @@ fn judge_logged(page: Page<'_>, around: Surroundings, running: &mut impl Running
     let spill = match page.kind() {
         // The cheap test first: whoever changed the page last has ended, and so have all before.
         PageKind::Heap if page.lsn() <= around.quiet_below => false,
-        PageKind::Heap => has_running_command_ids(page, |xid| running.transaction(xid)),
+        PageKind::Heap => {
+            Guard::CommandIds.holds() && has_running_command_ids(page, |xid| running.transaction(xid))
+        }
         PageKind::Sequence { log_count } => log_count != 0,
         PageKind::BtreeInVacuum { cycle_id } => running.vacuum(cycle_id),
         PageKind::Index => false,
@@ -97,7 +99,7 @@ fn judge_logged(page: Page<'_>, around: Surroundings, running: &mut impl Running
         return Verdict::Spill { exists_nowhere_else: false };
     }
     // V7: PD_ALL_VISIBLE was set by a record that did not move the page's LSN.
-    let hidden_change = page.kind() == PageKind::Heap && page.is_all_visible();
+    let hidden_change = page.kind() == PageKind::Heap && page.is_all_visible() && Guard::AllVisible.holds();
     Verdict::Drop { last_written: if hidden_change { around.insert_lsn } else { page.lsn() } }
 }
 

@@ -1,0 +1,155 @@
+//! How a trap of `docs/traps.md` is shown: one scenario that is sound with the guard and does harm without it.
+//!
+//! With `STRATA_TEST_GUARDS=off` (programs of `setup/build-guards-off.sh`) each scenario runs twice, first as it is, then without the
+//! guard that it names, and then it must end in a [`Harm`]: what a user would suffer, not just any failure. Otherwise it runs once.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use strata_common::Guard;
+
+use crate::held_log::{Held, HeldLog};
+use crate::whole::{Compute, Whole};
+
+/// A wrong answer, a lost page, an error that no user should meet.
+#[derive(Debug)]
+pub struct Harm(pub String);
+
+impl fmt::Display for Harm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Harm {}
+
+/// Ends the scenario with a [`Harm`] unless the condition holds.
+#[macro_export]
+macro_rules! sound {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(anyhow::Error::new($crate::traps::Harm(format!($($message)+))));
+        }
+    };
+}
+
+/// For what must work, and fails only if the trap has closed.
+pub trait OrHarm<T> {
+    fn or_harm(self) -> Result<T>;
+}
+
+impl<T> OrHarm<T> for Result<T> {
+    fn or_harm(self) -> Result<T> {
+        self.map_err(|error| {
+            let harm = Harm(format!("{error:#}"));
+            error.context(harm)
+        })
+    }
+}
+
+/// A whole Strata for a scenario, with a log that can be held back from the pageserver.
+pub struct Ground {
+    pub whole: Whole,
+    log: HeldLog,
+}
+
+/// What every scenario may use: `evict('t')` puts all pages of a relation out of shared buffers, `buffered('t')` counts those left.
+const TOOLS: &str = "
+    CREATE EXTENSION IF NOT EXISTS strata; CREATE EXTENSION IF NOT EXISTS pg_buffercache;
+    CREATE FUNCTION evict(regclass) RETURNS bigint LANGUAGE sql AS
+    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
+       WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
+
+impl Ground {
+    fn new(without: Option<Guard>) -> Result<Ground> {
+        let mut whole = Whole::initialised(&[])?;
+        if let Some(guard) = without {
+            whole.take_away(guard);
+        }
+        let status = whole.json(&["status"])?;
+        let rows = status["safekeepers"].as_array().context("status shows no safekeepers")?;
+        let addresses = rows.iter().map(|row| {
+            let id = row["id"].as_u64().context("a safekeeper has an id")?;
+            let host = row["host"].as_str().context("a safekeeper has a host")?;
+            Ok((id, format!("{host}:{}", row["port"])))
+        });
+        let log = HeldLog::before(&addresses.collect::<Result<Vec<_>>>()?)?;
+        whole.set_environment("STRATA_PAGESERVER_SAFEKEEPERS", &log.safekeepers.join(","));
+        whole.strata(&["start"])?;
+        Ok(Ground { whole, log })
+    }
+
+    /// A compute without background noise, and the scenario's tools in it. `settings` are `name=value`.
+    pub fn compute(&self, settings: &[&str]) -> Result<Compute> {
+        let compute = self.bare_compute("a", settings)?;
+        self.whole.sql(&compute.connstr, TOOLS)?;
+        Ok(compute)
+    }
+
+    /// A compute as `compute` starts it, with nothing made in it.
+    pub fn bare_compute(&self, name: &str, settings: &[&str]) -> Result<Compute> {
+        let quiet = ["autovacuum=off", "bgwriter_lru_maxpages=0", "checkpoint_timeout=1d"];
+        let settings = quiet.iter().chain(settings).flat_map(|setting| ["--set", *setting]);
+        self.whole.start_compute(name, &settings.collect::<Vec<_>>())
+    }
+
+    /// The compute is killed and its folder deleted; another one on the same branch.
+    pub fn next_compute(&self, lost: &Compute, settings: &[&str]) -> Result<Compute> {
+        self.whole.lose_compute(lost)?;
+        self.bare_compute(&lost.name, settings)
+    }
+
+    /// SQL that has to work; rows as psql prints them, unaligned.
+    pub fn sql(&self, compute: &Compute, sql: &str) -> Result<String> {
+        self.whole.sql(&compute.connstr, sql)
+    }
+
+    /// The pageserver gets no more log until the answer is dropped. What it has then it goes on serving.
+    pub fn hold_log(&self) -> Held<'_> {
+        self.log.hold()
+    }
+
+    /// Runs SQL while the pageserver gets no log. If it comes to wait for a page, which only the held log can bring, the log goes on.
+    pub fn sql_while_held(&self, compute: &Compute, held: Held<'_>, sql: &str) -> Result<String> {
+        std::thread::scope(|scope| {
+            let statement = scope.spawn(|| self.sql(compute, sql));
+            let waits = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'StrataPageRequest' AND query = $q${sql}$q$"
+            );
+            crate::whole::wait_until("the statement has ended or waits", || {
+                Ok(statement.is_finished() || self.sql(compute, &waits)? != "0")
+            })?;
+            drop(held);
+            statement.join().map_err(|_| anyhow::anyhow!("the statement's thread panicked"))?
+        })
+    }
+
+    /// Waits until the pageserver has all log up to now.
+    pub fn caught_up(&self, compute: &Compute) -> Result<()> {
+        let behind = "SELECT coalesce(bool_or(pageserver_received_lsn < flush_lsn), true) FROM strata_lsns()";
+        crate::whole::wait_until("the pageserver has caught up", || Ok(self.sql(compute, behind)? == "f"))
+    }
+}
+
+/// Shows one trap.
+pub fn show(guard: Guard, scenario: impl Fn(&Ground) -> Result<()>) -> Result<()> {
+    scenario(&Ground::new(None)?).with_context(|| format!("with the guard {} in place", guard.id()))?;
+    if !guards_can_be_off() {
+        return Ok(());
+    }
+    match scenario(&Ground::new(Some(guard))?) {
+        Ok(()) => bail!("without the guard {} nothing went wrong: the test shows nothing", guard.id()),
+        Err(error) => match error.downcast_ref::<Harm>() {
+            Some(harm) => {
+                let text = harm.0.lines().next().unwrap_or_default();
+                eprintln!("without {}: {text}", guard.id());
+                Ok(())
+            }
+            None => Err(error.context(format!("without the guard {} the scenario broke", guard.id()))),
+        },
+    }
+}
+
+fn guards_can_be_off() -> bool {
+    std::env::var("STRATA_TEST_GUARDS").is_ok_and(|guards| guards == "off")
+}
