@@ -1,43 +1,13 @@
-//! What the scripts cannot do from inside a session: counters that begin shortly before new pages of the SLRUs, a crash that cuts a
-//! record off, a promotion.
+//! What the scripts cannot do from inside a session: a crash that cuts a record off, a promotion. Counters that begin shortly before
+//! new pages of the SLRUs, and freezing, are in `strata_regress::scripts`.
 
-use anyhow::{Context as _, Result, ensure};
-use strata_regress::postgres::{Cluster, Stop, run};
+use anyhow::{Result, ensure};
+use strata_regress::postgres::{Cluster, Stop};
 
 use crate::run::{DATABASE, Settings};
 
-/// Shortly before a new segment of the commit timestamps (1048320, they have 26208 to one) and of clog (1048576).
-const FIRST_XID: u32 = 1_048_170;
-/// Shortly before a new page of multixact offsets (2048) and of members (1636).
-const FIRST_MULTIXACT: u32 = 2046;
-const FIRST_MEMBER: u32 = 1634;
-/// A segment of clog: 32 pages.
-const CLOG_SEGMENT_BYTES: u64 = 32 * 8192;
 /// More than a segment of the log.
 const LONG_MESSAGE_BYTES: u32 = 20 << 20;
-
-/// Moves the counters of a cluster that was never started.
-pub fn move_counters(cluster: &Cluster) -> Result<()> {
-    let mut reset = cluster.installation().command("pg_resetwal");
-    reset.arg("-D").arg(cluster.data()).arg(format!("--next-transaction-id={FIRST_XID}"));
-    reset.arg(format!("--multixact-ids={FIRST_MULTIXACT},1"));
-    reset.arg(format!("--multixact-offset={FIRST_MEMBER}"));
-    run(&mut reset)?;
-    // The server expects the clog page of its next transaction id; pg_resetwal leaves that to who calls it.
-    let clog = std::fs::OpenOptions::new().write(true).open(cluster.data().join("pg_xact/0000"))?;
-    clog.set_len(CLOG_SEGMENT_BYTES)?;
-    Ok(())
-}
-
-/// Freezes every row of every database, so that the SLRUs are cut off at their old ends.
-pub fn freeze_everything(cluster: &Cluster) -> Result<()> {
-    cluster.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")?;
-    for database in cluster.sql("SELECT datname FROM pg_database ORDER BY 1")?.lines() {
-        cluster.sql_in(database, "VACUUM (FREEZE)").with_context(|| format!("freeze {database}"))?;
-    }
-    cluster.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS false")?;
-    Ok(())
-}
 
 /// A record over a segment's end, a crash, and the last segments lost: recovery writes OVERWRITE_CONTRECORD in its place.
 pub fn crash_inside_a_record(cluster: &mut Cluster, settings: &Settings) -> Result<()> {

@@ -8,6 +8,7 @@ use strata_pgwal::segment::{SegmentBytes, segment_file_name};
 use strata_pgwal::{RawRecord, WalStreamDecoder};
 use strata_regress::oracle::{FilesReport, Model, Oracle, Report, compare_files};
 use strata_regress::postgres::{Cluster, Installation, Stop};
+use strata_regress::scripts;
 use strata_regress::wal_files::control_file;
 
 use crate::phases;
@@ -18,27 +19,6 @@ pub const DATABASE: &str = "oracle";
 const TIMELINE_MAX: u32 = 4;
 /// Records between two words of progress.
 const PROGRESS_RECORDS: u64 = 500_000;
-
-/// The scripts, in order, with their names for messages.
-const SCRIPTS: &[(&str, &str)] = &[
-    ("heap", include_str!("sql/heap.sql")),
-    ("visibility", include_str!("sql/visibility.sql")),
-    ("btree", include_str!("sql/btree.sql")),
-    ("btree_posting", include_str!("sql/btree_posting.sql")),
-    ("hash", include_str!("sql/hash.sql")),
-    ("spgist", include_str!("sql/spgist.sql")),
-    ("brin", include_str!("sql/brin.sql")),
-    ("generic", include_str!("sql/generic.sql")),
-    ("gin", include_str!("sql/gin.sql")),
-    ("gist", include_str!("sql/gist.sql")),
-    ("counters", include_str!("sql/counters.sql")),
-    ("locks", include_str!("sql/locks.sql")),
-    ("sequence", include_str!("sql/sequence.sql")),
-    ("cluster", include_str!("sql/cluster.sql")),
-];
-
-/// Run in the large size too.
-const LARGE: (&str, &str) = ("large", include_str!("sql/large.sql"));
 
 /// How much work is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,7 +78,7 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Result<Pair> {
         let cluster = Cluster::init(&Installation::from_env()?, &[])?;
-        phases::move_counters(&cluster)?;
+        scripts::move_counters(&cluster)?;
         let before = cluster.copy()?;
         Ok(Pair { cluster, before })
     }
@@ -158,16 +138,13 @@ pub fn workload(settings: &Settings, size: Size) -> Result<Outcome> {
     pair.start(settings)?;
     let cluster = &mut pair.cluster;
     cluster.sql(&format!("CREATE DATABASE {DATABASE}"))?;
-    let socket = cluster.home().display().to_string();
-    let large = (size == Size::Large).then_some(&LARGE);
-    for (name, script) in SCRIPTS.iter().chain(large) {
+    let large = (size == Size::Large).then_some(&scripts::LARGE);
+    for script in scripts::ALL.iter().chain(large) {
         // After a checkpoint the first change of a page carries its image, if images are on.
-        let connection = format!("\\set conn 'host={socket} dbname={DATABASE} user=postgres'\n");
-        cluster
-            .sql_in(DATABASE, &(connection + "CHECKPOINT;\n" + script))
-            .with_context(|| format!("script {name}"))?;
+        cluster.sql("CHECKPOINT")?;
+        script.run(cluster, DATABASE)?;
     }
-    phases::freeze_everything(cluster)?;
+    scripts::freeze_everything(cluster)?;
     phases::crash_inside_a_record(cluster, settings)?;
     phases::promote(cluster, settings)?;
     cluster.stop(Stop::Fast)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use strata_redo::effect::{CheckpointKind, DatabaseTag, Effect, PageValue, SlruEf
 use strata_redo::slru::PAGES_PER_SEGMENT;
 use strata_redo::{Page, SlruKind, SlruPage, apply_slru, effects, vm};
 
+use crate::oracle::TABLESPACE_FOLDER;
 use crate::wal_files::control_file;
 
 /// `pg_default` and `pg_global` (`src/include/catalog/pg_tablespace.dat`).
@@ -56,7 +57,7 @@ pub fn slru_pages(data: &Path) -> Result<BTreeMap<SlruPage, Box<Page>>> {
     Ok(pages)
 }
 
-/// Every relation fork of the default and the global tablespace with its blocks. The free space map is left out: it is not logged.
+/// Every relation fork with its blocks. The free space map is left out: it is not logged.
 pub fn fork_sizes(data: &Path) -> Result<BTreeMap<RelFork, u32>> {
     let mut sizes = BTreeMap::new();
     for (folder, database) in database_folders(data)? {
@@ -77,17 +78,41 @@ pub fn fork_sizes(data: &Path) -> Result<BTreeMap<RelFork, u32>> {
 pub fn relation_maps(data: &Path) -> Result<BTreeMap<DatabaseTag, Bytes>> {
     let mut maps = BTreeMap::new();
     for (folder, database) in database_folders(data)? {
-        maps.insert(database, fs::read(folder.join("pg_filenode.map"))?.into());
+        // A database has relations in other tablespaces than its own, too, and one map.
+        match fs::read(folder.join("pg_filenode.map")) {
+            Ok(map) => maps.insert(database, map.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| folder.display().to_string()),
+        };
     }
     Ok(maps)
 }
 
-fn database_folders(data: &Path) -> Result<Vec<(std::path::PathBuf, DatabaseTag)>> {
+fn database_folders(data: &Path) -> Result<Vec<(PathBuf, DatabaseTag)>> {
     let mut folders = vec![(data.join("global"), DatabaseTag { tablespace: GLOBAL_TABLESPACE, database: 0 })];
-    for entry in fs::read_dir(data.join("base"))? {
+    for (path, database) in numbered_folders(&data.join("base"))? {
+        folders.push((path, DatabaseTag { tablespace: DEFAULT_TABLESPACE, database }));
+    }
+    for (path, tablespace) in numbered_folders(&data.join("pg_tblspc"))? {
+        for (path, database) in numbered_folders(&path.join(TABLESPACE_FOLDER))? {
+            folders.push((path, DatabaseTag { tablespace, database }));
+        }
+    }
+    Ok(folders)
+}
+
+/// Folders whose names are numbers; none if `parent` does not exist.
+fn numbered_folders(parent: &Path) -> Result<Vec<(PathBuf, u32)>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| parent.display().to_string()),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
         let entry = entry?;
-        if let Ok(database) = entry.file_name().to_string_lossy().parse() {
-            folders.push((entry.path(), DatabaseTag { tablespace: DEFAULT_TABLESPACE, database }));
+        if let Ok(number) = entry.file_name().to_string_lossy().parse() {
+            folders.push((entry.path(), number));
         }
     }
     Ok(folders)

@@ -8,7 +8,7 @@
 //! `Model` is the state, `Oracle` drives it record by record, `Report` counts. It does no I/O but reading the first data
 //! directory. `regress/redo-oracle` holds the workload and the tests.
 
-mod compare;
+pub mod compare;
 mod files;
 mod model;
 mod report;
@@ -21,7 +21,7 @@ use strata_redo::mask::vm::Bits;
 use strata_redo::{Page, PageId};
 
 pub use files::{FilesReport, compare_files};
-pub use model::{Model, ReplayError};
+pub use model::{Model, ReplayError, TABLESPACE_FOLDER};
 pub use report::{Mismatch, Report, TypeCounts};
 
 /// Replays records and compares.

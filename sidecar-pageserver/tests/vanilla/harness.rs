@@ -102,11 +102,15 @@ impl Harness {
 
     /// Imports a stopped cluster; the LSN at which the timeline begins.
     pub fn import(&self, cluster: &Cluster) -> Result<Lsn> {
+        self.import_as(cluster, id())
+    }
+
+    pub fn import_as(&self, cluster: &Cluster, id: TenantTimelineId) -> Result<Lsn> {
         let mut tar = tar::Builder::new(Vec::new());
         tar.follow_symlinks(false);
         tar.append_dir_all(".", cluster.data())?;
         let tar = tar.into_inner()?;
-        Ok(service::import_blocking(self.node(), id(), None, Cursor::new(tar))?.start_lsn)
+        Ok(service::import_blocking(self.node(), id, None, Cursor::new(tar))?.start_lsn)
     }
 
     /// Gives the log of a stopped cluster to the safekeeper; the end of its last record.
@@ -123,8 +127,17 @@ impl Harness {
         Ok(end)
     }
 
+    /// Gives a timeline a log of its own.
+    pub fn serve_log(&self, id: TenantTimelineId, log: Log) {
+        self.server.logs.lock().expect("no panic while held").insert(id.timeline, log);
+    }
+
     pub fn wait_for(&self, lsn: Lsn) -> Result<()> {
-        let timeline = self.timeline(id())?;
+        self.wait_for_in(id(), lsn)
+    }
+
+    pub fn wait_for_in(&self, id: TenantTimelineId, lsn: Lsn) -> Result<()> {
+        let timeline = self.timeline(id)?;
         self.block_on(timeline.wait_for(lsn, PATIENCE))?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! (PS-4), and as a base backup that a stock Postgres starts from without recovery, at the end and at a past LSN (V2).
 
 mod compare;
+#[allow(dead_code, reason = "the comparison with a standby uses the rest")]
 mod harness;
 mod log_server;
 
