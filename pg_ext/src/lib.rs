@@ -33,6 +33,7 @@ pub extern "C-unwind" fn _PG_init() {
     // Errors that pass through our hooks would carry Rust's backtraces to clients.
     // SAFETY: the postmaster has one thread while it loads libraries.
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
+    parent_death::install();
     guc::register();
     shmem::install();
     if !guc::value(&guc::SAFEKEEPERS).is_empty() {

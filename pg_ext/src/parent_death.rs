@@ -1,5 +1,7 @@
 //! Every process of the server dies with its parent (trap S17). Postgres's children leave the process group of the postmaster by
-//! setsid, and a busy one looks for its postmaster only now and then; the kernel's parent-death signal ends it at once.
+//! setsid, and look for their postmaster only where they sleep: one that is busy, or waits for a spinlock whose holder was killed,
+//! would live on. The kernel's parent-death signal ends it at once. Postgres asks for a signal of its own when a child begins
+//! (`PostmasterDeathSignalInit` in `src/backend/storage/ipc/pmsignal.c`), so ours is asked for after that.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -7,6 +9,24 @@ use pgrx::pg_sys;
 
 /// The process that has asked for the signal; a forked child inherits the number but not the signal.
 static ARMED_IN: AtomicI32 = AtomicI32::new(0);
+
+/// From `_PG_init` in the postmaster. Every child gives up the memory that only the postmaster needs, most kinds as the first thing
+/// they do (backends once they are let in): that is where it asks. Some kinds never run other code of ours.
+pub fn install() {
+    let callback = pg_sys::MemoryContextCallback {
+        func: Some(in_child),
+        arg: std::ptr::null_mut(),
+        next: std::ptr::null_mut(),
+    };
+    // SAFETY: while the postmaster loads libraries this memory is there; the server keeps the entry for good (mcxt.c).
+    unsafe {
+        pg_sys::MemoryContextRegisterResetCallback(pg_sys::PostmasterContext, Box::leak(Box::new(callback)));
+    }
+}
+
+unsafe extern "C-unwind" fn in_child(_nothing: *mut std::ffi::c_void) {
+    arm();
+}
 
 /// Asks for SIGKILL when the parent ends. Call from the first code of ours that runs in a process; repeating it is cheap.
 pub fn arm() {

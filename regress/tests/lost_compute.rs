@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::Whole;
+use strata_regress::whole::{Whole, processes_in};
 
 /// Rounds and pgbench's scale: what `make test` and what `make soak` runs.
 fn size() -> (u32, u32) {
@@ -39,4 +41,37 @@ fn every_acknowledged_transaction_survives() -> Result<()> {
         "only {total} transactions in {rounds} rounds: that shows nothing"
     );
     whole.amcheck(&compute)
+}
+
+/// S17: a process that never looks for its postmaster, such as one that waits for a spinlock whose holder was killed. Here every
+/// process but the postmaster is stopped, so that only the kernel can end it.
+#[test]
+fn no_kind_of_process_outlives_the_postmaster() -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = whole.start_compute("a", &[])?;
+    whole.sql(&compute.connstr, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")?;
+    let postmaster = std::fs::read_to_string(compute.pgdata.join("postmaster.pid"))?;
+    let postmaster: i32 = postmaster.lines().next().unwrap_or_default().parse()?;
+    let children: Vec<i32> =
+        processes_in(&compute.pgdata)?.into_iter().filter(|pid| *pid != postmaster).collect();
+    let title = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).trim_matches(['\0', ' ']).to_owned()
+    };
+    let titles: Vec<String> = children.iter().map(title).collect();
+    for kind in ["walwriter", "checkpointer", "background writer", "launcher", "strata"] {
+        ensure!(titles.iter().any(|title| title.contains(kind)), "there is no {kind} in {titles:?}");
+    }
+    for pid in &children {
+        // One that has ended by itself is no survivor.
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+    }
+    let lost = whole.lose_compute(&compute);
+    let survivors: Vec<(i32, String)> =
+        processes_in(&compute.pgdata)?.into_iter().map(|pid| (pid, title(&pid))).collect();
+    for (pid, _) in &survivors {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    ensure!(survivors.is_empty(), "these live on: {survivors:?}");
+    lost
 }
