@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use strata_common::{Lsn, Term};
 
-use crate::spec::Spec;
+use crate::spec::{self, Spec};
 
 /// Arguments of `postgres` for a start at `start_lsn` in `term`.
 pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
@@ -15,7 +15,7 @@ pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
         ("listen_addresses", spec.host.clone()),
         ("port", spec.port.to_string()),
         ("unix_socket_directories", String::new()),
-        ("shared_preload_libraries", "strata".to_owned()),
+        (spec::PRELOADED, spec::preloaded(&spec.settings)),
         // The quorum keeps the log and the pageserver the pages: nothing local is ever read after a crash.
         ("fsync", "off".to_owned()),
         ("full_page_writes", "off".to_owned()),
@@ -50,7 +50,7 @@ pub fn postgresql_conf(spec: &Spec) -> String {
          max_wal_size = 1GB\n\
          log_line_prefix = '%m [%p] '\n",
     );
-    for (name, value) in &spec.settings {
+    for (name, value) in spec.settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
         let quoted = value.replace('\\', "\\\\").replace('\'', "''");
         writeln!(text, "{name} = '{quoted}'").expect("writing to a string");
     }
@@ -96,5 +96,14 @@ mod tests {
     #[test]
     fn values_are_quoted() {
         assert!(postgresql_conf(&spec()).contains("search_path = 'o''x\\\\y'\n"));
+    }
+
+    #[test]
+    fn libraries_stand_on_the_command_line_only() {
+        let mut spec = spec();
+        spec.settings.insert(spec::PRELOADED.into(), "pg_stat_statements".into());
+        let given = guards(&spec, Term(3), Lsn(0x10));
+        assert!(given.contains(&"shared_preload_libraries=strata,pg_stat_statements".to_owned()));
+        assert!(!postgresql_conf(&spec).contains("shared_preload_libraries"));
     }
 }

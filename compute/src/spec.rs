@@ -84,7 +84,6 @@ pub const GUARDED_SETTINGS: &[&str] = &[
     "port",
     "primary_conninfo",
     "restart_after_crash",
-    "shared_preload_libraries",
     "synchronous_standby_names",
     "unix_socket_directories",
     "wal_level",
@@ -111,6 +110,12 @@ pub fn check_setting(name: &str, value: &str) -> anyhow::Result<()> {
     if own || GUARDED_SETTINGS.contains(&name.as_str()) {
         bail!("'{name}' is set by strata and guards durability: it cannot be given");
     }
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$/".contains(&b));
+    if name == PRELOADED
+        && let Some(library) = further_libraries(value).find(|library| !plain(library))
+    {
+        bail!("'{library}' is no name of a library: '{PRELOADED}' takes names with commas between them");
+    }
     if let Some((_, least)) = LEAST_VALUES.iter().find(|(guarded, _)| *guarded == name)
         && value.trim().parse::<u32>().is_ok_and(|value| value < *least)
     {
@@ -119,9 +124,44 @@ pub fn check_setting(name: &str, value: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The libraries that a compute preloads: ours first, then the user's. One that takes the server's storage manager over makes the
+/// start fail (trap S14).
+pub const PRELOADED: &str = "shared_preload_libraries";
+const OWN_LIBRARY: &str = "strata";
+
+/// The user's libraries of a value of `shared_preload_libraries`, where ours may or may not be named.
+fn further_libraries(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != OWN_LIBRARY)
+}
+
+/// What the server's command line says of `shared_preload_libraries`, given the user's settings.
+pub fn preloaded(settings: &BTreeMap<String, String>) -> String {
+    let given = settings.get(PRELOADED).map_or("", String::as_str);
+    std::iter::once(OWN_LIBRARY).chain(further_libraries(given)).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ours_is_preloaded_first_whatever_the_user_adds() {
+        let with = |value: &str| preloaded(&BTreeMap::from([(PRELOADED.to_owned(), value.to_owned())]));
+        for (given, expected) in [
+            ("", "strata"),
+            ("strata", "strata"),
+            ("pg_stat_statements", "strata,pg_stat_statements"),
+            (" auto_explain , strata,pg_stat_statements,", "strata,auto_explain,pg_stat_statements"),
+            ("$libdir/a-b.so", "strata,$libdir/a-b.so"),
+        ] {
+            assert_eq!(with(given), expected);
+            assert!(check_setting(" Shared_Preload_Libraries", given).is_ok());
+        }
+        for bad in ["\"a\"", "a b", "a'", "a;b"] {
+            assert!(check_setting(PRELOADED, bad).is_err(), "{bad}");
+        }
+        assert_eq!(preloaded(&BTreeMap::new()), "strata");
+    }
 
     #[test]
     fn guarded_settings_are_refused_however_they_are_written() {

@@ -100,6 +100,13 @@ fn enter() {
     settings::set_entry(Entry::Registered);
 }
 
+/// Whether the registration hook, on a server that has it, is as we left it: libraries that were loaded later may have set it.
+fn is_still_selected() -> bool {
+    let Some((_, hook)) = ffi::registration() else { return true };
+    // SAFETY: the hook is a variable of the server, and nothing writes it once libraries are loaded.
+    unsafe { (*hook).is_some_and(|select| select as usize == callbacks::select as *const () as usize) }
+}
+
 fn start_lsn() -> Result<Lsn, String> {
     let text = guc::value(&guc::START_LSN);
     text.parse::<Lsn>().map_err(|error| format!("strata.start_lsn: {error}"))
@@ -125,7 +132,7 @@ pub fn on_shmem_startup() {
     if settings::mode() == Mode::Local {
         return;
     }
-    if !stock::still_ours() {
+    if !(is_still_selected() && stock::still_ours()) {
         pgrx::error!(
             "another library of shared_preload_libraries has taken over the server's storage manager"
         );
