@@ -8,7 +8,8 @@
 export PGUSER=${PGUSER:-postgres}
 suite=${1:-core}
 output=${2:-$(mktemp -d)}
-tree=$(cat "$repo/target/release/postgres-tree")
+# The server's tree: its client programs, and the built source that the suites come from.
+tree=${STRATA_PG_TREE:-$(cat "$repo/target/release/postgres-tree")}
 src=$tree/src
 
 # The driver runs as the server's user: the server writes files of its own into the output folder.

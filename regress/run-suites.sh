@@ -10,7 +10,11 @@ pair=$(setup/install-extension.sh target/release/libstrata.so)
 export STRATA_TEST_PG_BIN=$pair/bin STRATA_TEST_SIZE=$size
 # Servers without the patch are made here, so that no suite's time has them in it.
 stock=$(setup/install-extension.sh target/release/libstrata.so vanilla)
-[ -n "${STRATA_PG_SOURCE:-}" ] || setup/install-extension.sh target/release/libstrata.so debian >/dev/null
+debian=
+[ -n "${STRATA_PG_SOURCE:-}" ] || debian=$(setup/install-extension.sh target/release/libstrata.so debian)
+# What Postgres's own suites came to: the table of docs/suites.md is made from it.
+export STRATA_SUITES_ROWS=$PWD/target/suites-$size.rows
+rm -f "$STRATA_SUITES_ROWS"
 
 names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
@@ -19,7 +23,11 @@ suite crates       900       "cargo test --release --workspace --no-fail-fast"
 suite core-suites  360       "cargo test --release -p strata-regress --test core_suites"
 suite traps        420       "setup/build-guards-off.sh && STRATA_TEST_PROGRAMS=\$PWD/target/guards-off/release STRATA_TEST_PG_BIN=\$(cat target/guards-off/release/postgres-tree)/bin STRATA_TEST_GUARDS=off cargo test --release -p strata-regress --test traps -- --nocapture"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
-if [ "$size" = full ]; then
+if [ "$size" = small ]; then
+    suite stock-suites  90  "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test core_suites -- isolation_with_few statement"
+else
+    suite stock-suites 1200 "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test core_suites -- --nocapture"
+    [ -z "$debian" ] || suite debian-suites 1200 "STRATA_PG_TREE=$debian cargo test --release -p strata-regress --test core_suites -- --nocapture"
     suite stock    900       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute"
 fi
 
@@ -32,6 +40,7 @@ for i in "${!names[@]}"; do
     if bash -c "${commands[$i]}"; then passed=$((passed + 1)); else failed+=("$name"); fi
     report+=("$(printf '%-14s %5d s of %5d s' "$name" $((SECONDS - begin)) "${budgets[$i]}")")
 done
+[ ! -f "$STRATA_SUITES_ROWS" ] || regress/suites-table.sh "$STRATA_SUITES_ROWS" >"target/suites-$size.md"
 printf '%s\n' "${report[@]}"
 for name in "${failed[@]}"; do echo "suite $name failed"; done
 echo "suites: $passed passed, ${#failed[@]} failed"

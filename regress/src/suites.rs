@@ -157,7 +157,7 @@ fn matches(line: &str, text: &str) -> bool {
     text.strip_prefix('=').map_or_else(|| line.contains(text), |whole| line == whole)
 }
 
-/// Every contrib module of the built source tree with a suite that a running server can take, as the script wants it named.
+/// Every contrib module of the built source tree with a suite that a server of `postgres_tree` can take, as the script wants it named.
 pub fn contrib_suites(postgres_tree: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let folder = postgres_tree.join("src/contrib");
@@ -165,7 +165,7 @@ pub fn contrib_suites(postgres_tree: &Path) -> Result<Vec<String>> {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let makefile = folder.join(&name).join("Makefile");
         let Ok(text) = std::fs::read_to_string(&makefile) else { continue };
-        if NOT_RUN.iter().any(|(module, _)| *module == name) {
+        if name == NEEDS_PRELOAD || why_not_run(postgres_tree, &name).is_some() {
             continue;
         }
         let sets = |variable: &str| text.lines().any(|line| line.starts_with(&format!("{variable} =")));
@@ -180,23 +180,99 @@ pub fn contrib_suites(postgres_tree: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Modules whose suites are not run, and why.
-pub const NOT_RUN: &[(&str, &str)] = &[
-    ("basic_archive", "archiving is off on a compute: it would keep log above the quorum (S14)"),
-    ("pg_stat_statements", "has to be preloaded; a compute preloads the storage manager only"),
-    ("test_decoding", "needs wal_level = logical, which a compute does not offer yet"),
-    ("hstore_plpython", "Postgres is built without Python"),
-    ("jsonb_plpython", "Postgres is built without Python"),
-    ("ltree_plpython", "Postgres is built without Python"),
-    ("uuid-ossp", "Postgres is built without a UUID library"),
-    ("xml2", "Postgres is built without libxml2"),
+/// The suites of procedural languages that a server of `postgres_tree` can take.
+pub fn language_suites(postgres_tree: &Path) -> Vec<String> {
+    let languages = ["plpgsql", "plperl"].into_iter();
+    languages.filter(|name| why_not_run(postgres_tree, name).is_none()).map(str::to_owned).collect()
+}
+
+/// Its suite runs on a compute of its own: preloaded, it changes what the suites of others print.
+pub const NEEDS_PRELOAD: &str = "pg_stat_statements";
+
+/// A module or language whose suite is not run, at least on some servers.
+pub struct NotRun {
+    pub name: &'static str,
+    /// It is run on a server that has this extension.
+    pub unless: Option<&'static str>,
+    pub reason: &'static str,
+}
+
+const fn never(name: &'static str, reason: &'static str) -> NotRun {
+    NotRun { name, unless: None, reason }
+}
+
+const fn unless(extension: &'static str, name: &'static str, reason: &'static str) -> NotRun {
+    NotRun { name, unless: Some(extension), reason }
+}
+
+const NO_PYTHON: &str = "Postgres is built without Python; Debian has PL/Python in a package of its own";
+const NO_TCL: &str = "Postgres is built without Tcl; Debian has PL/Tcl in a package of its own";
+const NO_PERL: &str = "Debian has PL/Perl in a package of its own; run on the servers that are built here";
+
+/// Modules and languages whose suites are not run everywhere, and why.
+pub const NOT_RUN: &[NotRun] = &[
+    never("basic_archive", "archiving is off on a compute: it would keep log above the quorum (S14)"),
+    never(
+        "test_decoding",
+        "a compute has wal_level = replica: its slots are files of a folder that is laid down anew (S12)",
+    ),
+    never("sepgsql", "needs SELinux, and its suite is not one of pg_regress"),
+    never("hstore_plpython", NO_PYTHON),
+    never("jsonb_plpython", NO_PYTHON),
+    never("ltree_plpython", NO_PYTHON),
+    never("plpython", NO_PYTHON),
+    never("tcl", NO_TCL),
+    unless("bool_plperl", "bool_plperl", NO_PERL),
+    unless("hstore_plperl", "hstore_plperl", NO_PERL),
+    unless("jsonb_plperl", "jsonb_plperl", NO_PERL),
+    unless("plperl", "plperl", NO_PERL),
+    unless("uuid-ossp", "uuid-ossp", "Postgres is built without a UUID library; run on Debian's binary"),
+    unless("xml2", "xml2", "Postgres is built without libxml2; run on Debian's binary"),
 ];
 
-/// The built Postgres tree with the extension that the suites are for.
+/// Why the suite of this module or language is not run on a server of `postgres_tree`, if it is not.
+pub fn why_not_run(postgres_tree: &Path, name: &str) -> Option<&'static str> {
+    let found = NOT_RUN.iter().find(|not| not.name == name)?;
+    // As the build lays it out, and as Debian does.
+    let folders = ["share/extension", "../../../share/postgresql/17/extension"];
+    let has = |extension: &str| {
+        folders.iter().any(|folder| postgres_tree.join(folder).join(format!("{extension}.control")).is_file())
+    };
+    (!found.unless.is_some_and(has)).then_some(found.reason)
+}
+
+/// The Postgres tree with the extension that the suites are for: the one that computes are started from.
 pub fn postgres_tree() -> Result<PathBuf> {
+    if let Some(tree) = std::env::var_os("STRATA_PG_TREE") {
+        return Ok(PathBuf::from(tree));
+    }
+    patched_tree()
+}
+
+fn patched_tree() -> Result<PathBuf> {
     let file = crate::whole::programs().join("postgres-tree");
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     Ok(PathBuf::from(text.trim()))
+}
+
+/// What the server of the suites is called: "patched", "vanilla" or "debian".
+pub fn server() -> Result<&'static str> {
+    let tree = postgres_tree()?;
+    Ok(match tree {
+        _ if tree == patched_tree()? => "patched",
+        _ if tree.join("programs/postgres").is_file() => "debian",
+        _ => "vanilla",
+    })
+}
+
+/// Adds what a suite came to to the file that `STRATA_SUITES_ROWS` names, one line a run: `suites-table.sh` makes a table of it.
+pub fn write_row(suite: &str, buffers: &str, outcome: &Outcome) -> Result<()> {
+    use std::io::Write;
+    let Some(path) = std::env::var_os("STRATA_SUITES_ROWS") else { return Ok(()) };
+    let (passed, explained, failed) = (outcome.passed.len(), outcome.explained.len(), outcome.failed.len());
+    let row = format!("{suite}\t{}\t{buffers}\t{passed}\t{explained}\t{failed}\n", server()?);
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(row.as_bytes()).context("cannot write a row")
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. In full size the
 //! core suite's dump must also equal that of vanilla storage, but for what differs between two runs of vanilla itself.
 //! What may differ in a suite's results stands in `expected/differences.txt`, each with its reason.
+//!
+//! `STRATA_PG_TREE` names a server without the patch to run them on; `docs/suites.md` is made from what they came to.
 
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,8 @@ use strata_regress::postgres::{Cluster, Installation};
 use strata_regress::suites::{self, Outcome, Place, Sessions};
 use strata_regress::whole::{Compute, Whole};
 
-/// With fewer buffers tests of GiST and SP-GiST pin them all, on vanilla storage too: 225 of 225 pass there from here on, one at a time.
+/// With fewer buffers tests of GiST and SP-GiST pin them all, on vanilla storage too: 225 of 225 pass there from here on, one at a time
+/// and without autovacuum, whose workers would be further sessions.
 const FEWEST: Setting = Setting { buffers: "256kB", sessions: Sessions::One };
 /// From half of this on, all tests of a group can run at once on vanilla storage.
 const FEW: Setting = Setting { buffers: "1MB", sessions: Sessions::AsScheduled };
@@ -39,6 +41,9 @@ fn is_full_size() -> bool {
 fn start(whole: &Whole, setting: Setting, extra: &[&str]) -> Result<Compute> {
     let buffers = format!("shared_buffers={}", setting.buffers);
     let mut arguments = vec!["--set", &buffers, "--set", "strata.compare_local=on"];
+    if setting.sessions == Sessions::One {
+        arguments.extend(["--set", "autovacuum=off"]);
+    }
     arguments.extend(extra.iter().flat_map(|setting| ["--set", setting]));
     let mut command = whole.command(&[&["compute", "start", "a", "--json"], &arguments[..]].concat());
     // dblink and postgres_fdw connect from the server to itself and name neither host nor user.
@@ -83,6 +88,7 @@ fn run(whole: &Whole, compute: &Compute, suite: &str, setting: Setting) -> Resul
     let outcome = suites::run(suite, &place(compute, setting), &output);
     let outcome = outcome.with_context(|| format!("{}{}", log_end(whole), keep_pages(compute)))?;
     report(suite, setting, &outcome);
+    suites::write_row(suite, setting.buffers, &outcome)?;
     let differences: String = outcome.failed.values().map(|text| shortened(text)).collect();
     ensure!(outcome.failed.is_empty(), "{suite} with {setting:?}: {}\n{differences}", outcome.summary());
     Ok(())
@@ -139,16 +145,16 @@ fn core_and_isolation_with_fewest_and_normal_buffers() -> Result<()> {
     if !is_full_size() {
         return Ok(());
     }
-    for setting in [FEWEST, NORMAL] {
-        suite_and_loss("core", setting)?;
-        suite_and_loss("isolation", setting)?;
-    }
+    suite_and_loss("core", FEWEST)?;
+    suite_and_loss("isolation", FEWEST)?;
+    // The core suite with normal buffers is compared with vanilla storage below.
+    suite_and_loss("isolation", NORMAL)?;
     Ok(())
 }
 
-/// The dump after the core suite on vanilla storage.
+/// The dump after the core suite on vanilla storage, of the very server that computes run.
 fn vanilla_dump() -> Result<Dump> {
-    let mut cluster = Cluster::init(&Installation::from_env()?, &[])?;
+    let mut cluster = Cluster::init(&Installation::at(suites::postgres_tree()?.join("bin"))?, &[])?;
     cluster.start(&[
         ("shared_buffers", NORMAL.buffers),
         ("max_prepared_transactions", "64"),
@@ -183,9 +189,10 @@ fn everything_else(setting: Setting) -> Result<()> {
     let whole = Whole::started()?;
     // The suite of pg_freespacemap counts pages that only its own VACUUM may have seen.
     let compute = start(&whole, setting, &["autovacuum=off"])?;
-    let mut all = suites::contrib_suites(&suites::postgres_tree()?)?;
+    let tree = suites::postgres_tree()?;
+    let mut all = suites::contrib_suites(&tree)?;
     ensure!(all.len() > 30, "contrib has more suites than {}", all.len());
-    all.extend(["plpgsql", "plperl"].map(str::to_owned));
+    all.extend(suites::language_suites(&tree));
     let problems: Vec<String> = all
         .iter()
         .filter_map(|suite| run(&whole, &compute, suite, setting).err())
@@ -206,12 +213,29 @@ fn contrib_and_languages() -> Result<()> {
     everything_else(NORMAL)
 }
 
+/// Other libraries are preloaded beside the storage manager: the user's choice, which survives the compute's loss.
+#[test]
+fn statement_statistics_are_preloaded() -> Result<()> {
+    let _alone = alone();
+    let whole = Whole::started()?;
+    let compute = start(&whole, NORMAL, &["shared_preload_libraries=pg_stat_statements", "autovacuum=off"])?;
+    let shown = whole.sql(&compute.connstr, "SHOW shared_preload_libraries")?;
+    ensure!(shown == "strata,pg_stat_statements", "preloaded: {shown}");
+    run(&whole, &compute, &format!("contrib/{}", suites::NEEDS_PRELOAD), NORMAL)?;
+    lose_and_look_again(&whole, &compute, NORMAL)?;
+    Ok(())
+}
+
 #[test]
 fn explained_suites_exist() -> Result<()> {
-    let contrib = suites::postgres_tree()?.join("src/contrib");
-    for (module, reason) in suites::NOT_RUN {
-        ensure!(contrib.join(module).is_dir() && !reason.is_empty(), "{module} is not a contrib module");
+    let tree = suites::postgres_tree()?;
+    for not in suites::NOT_RUN {
+        let exists = ["src/contrib", "src/src/pl"].iter().any(|at| tree.join(at).join(not.name).is_dir());
+        ensure!(exists && !not.reason.is_empty(), "{} is neither module nor language", not.name);
     }
-    ensure!(Path::new(&contrib).is_dir());
+    ensure!(
+        suites::why_not_run(&tree, "test_decoding").is_some()
+            && suites::why_not_run(&tree, "citext").is_none()
+    );
     Ok(())
 }
