@@ -9,6 +9,7 @@ pub mod mounts;
 pub mod oracle;
 pub mod points;
 pub mod postgres;
+pub mod random;
 pub mod refusal;
 pub mod replay;
 pub mod scripts;

@@ -1,0 +1,89 @@
+//! What must hold of what scripts printed: two servers print the same, and no error means that something is wrong with storage.
+
+use anyhow::{Result, ensure};
+
+use super::session::Printed;
+
+/// Errors of class XX (internal error) that sessions beside others may meet in any Postgres: concurrent definitions, few buffers.
+const EXPECTED_INTERNAL: [&str; 7] = [
+    "no unpinned buffers available",
+    "tuple concurrently updated",
+    "tuple concurrently deleted",
+    "cache lookup failed for",
+    "could not open relation with OID",
+    "could not find tuple for",
+    "relation deleted while still in use",
+];
+/// Classes of errors that no statement may cause: internal errors and damage, errors of files, a server that is gone.
+const SERIOUS: [&str; 4] = ["XX", "58", "57P", "08"];
+
+/// Both printed the same; else an error that says where they part.
+pub fn same(ours: &Printed, theirs: &Printed) -> Result<()> {
+    for (what, ours, theirs) in [("rows", &ours.rows, &theirs.rows), ("errors", &ours.errors, &theirs.errors)]
+    {
+        let mut unit = "before the first unit";
+        let (mut left, mut right) = (ours.lines(), theirs.lines());
+        for line in 1.. {
+            let (a, b) = (left.next(), right.next());
+            ensure!(
+                a == b,
+                "{what} differ in line {line} ({unit}): '{}' here, '{}' on vanilla storage",
+                a.unwrap_or("nothing"),
+                b.unwrap_or("nothing")
+            );
+            match a {
+                Some(a) if a.starts_with("@unit") => unit = a,
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lines of what psql says with codes that no statement of a script may cause.
+pub fn serious(errors: &str) -> Vec<&str> {
+    let is_serious = |line: &&str| {
+        let Some((_, rest)) = line.split_once("ERROR:  ").or_else(|| line.split_once("FATAL:  ")) else {
+            return line.contains("server closed the connection") || line.contains("connection to server");
+        };
+        SERIOUS.iter().any(|class| rest.starts_with(class))
+            && !EXPECTED_INTERNAL.iter().any(|text| rest.contains(text))
+    };
+    errors.lines().filter(is_serious).collect()
+}
+
+/// Lines of a server's log that no script may cause: a PANIC (a difference of `strata.compare_local` is one) or a crash.
+pub fn serious_log(log: &str) -> Vec<&str> {
+    const MARKS: [&str; 4] = ["PANIC:", "strata.compare_local", "terminated by signal", "TRAP:"];
+    log.lines().filter(|line| MARKS.iter().any(|mark| line.contains(mark))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(rows: &str, errors: &str) -> Printed {
+        Printed { rows: rows.to_owned(), errors: errors.to_owned() }
+    }
+
+    #[test]
+    fn one_other_line_is_a_difference() {
+        let ours = printed("@unit 0\n1|2\n@unit 1\n3\n", "psql:<stdin>:3: ERROR:  23505\n");
+        same(&ours, &printed(&ours.rows, &ours.errors)).expect("equal");
+        let said =
+            same(&ours, &printed("@unit 0\n1|2\n@unit 1\n4\n", &ours.errors)).expect_err("another row");
+        assert!(said.to_string().contains("line 4 (@unit 1): '3' here, '4'"), "{said}");
+        assert!(same(&ours, &printed("@unit 0\n1|2\n", &ours.errors)).is_err(), "lines are missing");
+        assert!(same(&ours, &printed(&ours.rows, "")).is_err(), "an error is missing");
+    }
+
+    #[test]
+    fn damage_is_serious_and_mistakes_of_a_script_are_not() {
+        let errors = "psql:<stdin>:1: ERROR:  23505: duplicate key value\npsql:<stdin>:2: ERROR:  XX000: tuple concurrently updated\n\
+            psql:<stdin>:3: ERROR:  XX001: invalid page in block 3\npsql:<stdin>:4: ERROR:  58030: could not read\n\
+            psql:<stdin>:5: FATAL:  57P02: x\nserver closed the connection unexpectedly\n";
+        assert_eq!(serious(errors).len(), 4);
+        assert_eq!(serious_log("LOG:  all is well\nPANIC:  strata.compare_local: block 1\n").len(), 1);
+    }
+}
