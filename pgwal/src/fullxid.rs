@@ -53,6 +53,7 @@ pub fn next_xid(xid: u32) -> u32 {
 }
 
 /// Whether `a` is before `b` (`TransactionIdPrecedes`): normal ids are compared modulo 2^32, special ones as numbers.
+#[inline]
 pub fn xid_precedes(a: u32, b: u32) -> bool {
     if a < FIRST_NORMAL_XID || b < FIRST_NORMAL_XID {
         return a < b;

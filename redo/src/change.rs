@@ -89,7 +89,7 @@ pub struct RecordChange<'a> {
     /// Main data, cut to what redo of this page reads.
     pub main: &'a [u8],
     pub data: &'a [u8],
-    references: &'a [u8],
+    pub(crate) references: &'a [u8],
     /// Restored first; then the record goes on.
     pub image: Option<ImageView<'a>>,
 }

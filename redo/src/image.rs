@@ -98,6 +98,21 @@ impl<'a> ImageView<'a> {
 
     /// The whole page in a buffer of its own.
     pub fn to_page(&self, lsn: Lsn) -> Result<Bytes, ImageError> {
+        let (hole_at, hole_bytes) = (usize::from(self.hole_offset), usize::from(self.hole_length));
+        let is_plain =
+            self.compression == ImageCompression::None && self.bytes.len() + hole_bytes == BLOCK_BYTES;
+        if let Some((front, back)) = self.bytes.split_at_checked(hole_at).filter(|_| is_plain) {
+            // The common case, in one pass.
+            let mut buffer = Vec::with_capacity(BLOCK_BYTES);
+            buffer.extend_from_slice(front);
+            buffer.resize(hole_at + hole_bytes, 0);
+            buffer.extend_from_slice(back);
+            let page = buffer.first_chunk_mut::<BLOCK_BYTES>().expect("the parts are a page long");
+            if !page::is_new(page) {
+                page::set_lsn(page, lsn);
+            }
+            return Ok(Bytes::from(buffer));
+        }
         let mut buffer = BytesMut::zeroed(BLOCK_BYTES);
         let page = buffer.first_chunk_mut::<BLOCK_BYTES>().expect("the buffer is a page long");
         self.restore(page, lsn)?;

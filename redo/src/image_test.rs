@@ -57,6 +57,10 @@ fn a_page_of_zeros_stays_zero() {
     let mut page = [0x55; BLOCK_BYTES];
     view(ImageCompression::None, &[], 0..BLOCK_BYTES).restore(&mut page, Lsn(100)).unwrap();
     assert_eq!(page, [0; BLOCK_BYTES]);
+    let zeros = [0; BLOCK_BYTES];
+    for (bytes, hole) in [(&[][..], 0..BLOCK_BYTES), (&zeros, 0..0), (&zeros[..100], 100..BLOCK_BYTES)] {
+        assert_eq!(view(ImageCompression::None, bytes, hole).to_page(Lsn(100)).unwrap(), zeros[..]);
+    }
 }
 
 #[test]

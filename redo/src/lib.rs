@@ -8,6 +8,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed"))]
 
 pub mod change;
+#[cfg(test)]
+mod damage;
 pub mod effect;
 pub mod error;
 pub mod fsm;
@@ -47,6 +49,13 @@ pub fn effects(record: &DecodedRecord) -> Result<Vec<Effect>, EffectError> {
 
 /// As `effects`, appended to `out`. After an error `out` may hold a part of them.
 pub fn effects_into(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), EffectError> {
+    effects_of(record, out)?;
+    #[cfg(test)]
+    damage::of_record(record);
+    Ok(())
+}
+
+fn effects_of(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), EffectError> {
     match record.rmid {
         rmid::XLOG => rmgr::xlog::effects(record, out),
         rmid::XACT => rmgr::xact::effects(record, out),
@@ -79,23 +88,34 @@ pub fn effects_into(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(),
 ///
 /// As in Postgres, a page whose LSN is already at `lsn` or later is left alone, unless the change restores or initializes it.
 pub fn apply(page: &mut Page, page_id: PageId, lsn: Lsn, change: &[u8]) -> Result<(), RedoError> {
-    apply_change(page, page_id, lsn, change)
-        .map_err(|fault| RedoError::new(PageRef::Rel(page_id), lsn, change, fault))
+    #[cfg(test)]
+    let before = *page;
+    let applied = PageChange::decode(change).and_then(|change| apply_change(page, page_id, lsn, change));
+    #[cfg(test)]
+    damage::of_change(&before, page_id, lsn, change, applied.is_ok());
+    applied.map_err(|fault| RedoError::new(PageRef::Rel(page_id), lsn, change, fault))
 }
 
 /// Applies an encoded change of a record that ends at `lsn` to a page of an SLRU.
 pub fn apply_slru(page: &mut Page, page_id: SlruPage, lsn: Lsn, change: &[u8]) -> Result<(), RedoError> {
-    let applied = match PageChange::decode(change) {
-        Ok(PageChange::Slru(slru)) => slru.apply(page, page_id.kind),
-        Ok(_) => Err(ChangeError::WrongPage.into()),
-        Err(fault) => Err(fault),
-    };
+    #[cfg(test)]
+    let before = *page;
+    let applied = PageChange::decode(change).and_then(|change| apply_slru_change(page, page_id, change));
+    #[cfg(test)]
+    damage::of_slru_change(&before, page_id, change, applied.is_ok());
     applied.map_err(|fault| RedoError::new(PageRef::Slru(page_id), lsn, change, fault))
 }
 
-fn apply_change(page: &mut Page, page_id: PageId, lsn: Lsn, change: &[u8]) -> Result<(), Fault> {
+fn apply_slru_change(page: &mut Page, page_id: SlruPage, change: PageChange<'_>) -> Result<(), Fault> {
+    match change {
+        PageChange::Slru(slru) => slru.apply(page, page_id.kind),
+        _ => Err(ChangeError::WrongPage.into()),
+    }
+}
+
+fn apply_change(page: &mut Page, page_id: PageId, lsn: Lsn, change: PageChange<'_>) -> Result<(), Fault> {
     let PageId { rel, block } = page_id;
-    match PageChange::decode(change)? {
+    match change {
         PageChange::Record(change) => apply_record(page, Redo { page_id, lsn, change }),
         PageChange::VmClear { heap_block, bits }
             if rel.fork == ForkNumber::VisibilityMap && vm::page_of(heap_block) == block =>

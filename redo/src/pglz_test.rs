@@ -34,6 +34,12 @@ fn a_match_is_cut_at_the_end_of_the_output() {
 
 #[test]
 fn broken_input_is_refused() {
+    // A literal and matches with and without an extension byte, cut anywhere.
+    let whole = [0b110, b'x', 0x0f, 1, 40, 0x03, 2];
+    assert!(out(&whole, 65).is_some());
+    for bytes in 0..whole.len() {
+        assert_eq!(out(&whole[..bytes], 65), None, "cut to {bytes} bytes");
+    }
     assert_eq!(out(&[0, b'a'], 2), None, "ends early");
     assert_eq!(out(&[0, b'a', b'b', b'c'], 2), None, "goes on after the end");
     assert_eq!(out(&[0b10, b'a', 0x03, 0], 7), None, "distance 0");

@@ -11,6 +11,14 @@ fn applied(page: &mut Page, kind: SlruKind, change: &[u8]) -> Result<(), Fault> 
 }
 
 #[test]
+fn each_slru_has_its_folder() {
+    let folders =
+        [SlruKind::Clog, SlruKind::MultiXactOffsets, SlruKind::MultiXactMembers, SlruKind::CommitTs]
+            .map(SlruKind::folder);
+    assert_eq!(folders, ["pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts"]);
+}
+
+#[test]
 fn statuses_are_two_bits_from_the_low_end() {
     let mut page = [0; BLOCK_BYTES];
     let change = encode_clog_status(XidStatus::Aborted, &[0, 3, 32_767]);

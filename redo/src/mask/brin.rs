@@ -52,6 +52,12 @@ mod tests {
         assert_eq!(page_of(REGULAR)[100], 0);
         assert_eq!(page_of(0xf092)[100], 7, "the items of a revmap page are compared");
         assert_eq!(page_of(META)[100], 7, "a metapage without pd_lower too");
+        let mut meta = page_of(META);
+        page::set_lower(&mut meta, 40);
+        mask(&mut meta).expect("a sound page");
+        assert_eq!(meta[100], 0, "a metapage with pd_lower has free space");
+        page::set_lower(&mut meta, 8190);
+        assert!(mask(&mut meta).is_err());
         let page = page_of(REGULAR);
         assert_eq!((&page[..10], u16_at(&page, FLAGS_AT)), (&[0; 10][..], 2), "LSN, checksum, EVACUATE_PAGE");
     }

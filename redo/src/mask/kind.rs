@@ -75,6 +75,7 @@ mod tests {
             (8, 0x80, rmgr::GIN),
             (8, 0xff83, rmgr::GENERIC),
             (24, 0, rmgr::GENERIC),
+            (16, 0xff82, rmgr::GENERIC),
         ] {
             assert_eq!(
                 resource_manager_of(&with_special(bytes, signature)),
@@ -85,7 +86,10 @@ mod tests {
         let mut sequence = with_special(8, 0);
         set_u16_at(&mut sequence, BLOCK_BYTES - 8, 0x1717);
         assert_eq!(resource_manager_of(&sequence), Some(rmgr::SEQ));
+        set_u16_at(&mut sequence, BLOCK_BYTES - 2, 0x8000);
+        assert_eq!(resource_manager_of(&sequence), Some(rmgr::GENERIC), "no sequence has a signature, too");
         assert_eq!(resource_manager_of(&[0; BLOCK_BYTES]), None);
+        assert_eq!(resource_manager_of(&[0xff; BLOCK_BYTES]), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Adding an item to a page (`PageAddItemExtended` in `src/backend/storage/page/bufpage.c`).
 
 use super::{
-    HEAP_TUPLES_MAX, ItemSpan, LINE_POINTER_BYTES, LinePointer, Page, Pointers, align, clear_flags, flag,
-    flags, item_count, line_at, pointers, set_lower, set_u32_at, set_upper, u32_at,
+    HEAP_TUPLES_MAX, ItemSpan, LINE_POINTER_BYTES, LinePointer, Page, Pointers, align, item_count, line_at,
+    pointers, set_lower, set_u32_at, set_upper, u32_at,
 };
 use crate::error::Fault;
 
@@ -15,8 +15,6 @@ pub enum AddItem {
     IndexBefore(u16),
     /// At this line pointer of an index that keeps its items' numbers: an unused one or one past the last.
     IndexAt(u16),
-    /// At the first unused line pointer, or one past the last (`InvalidOffsetNumber`).
-    Anywhere,
 }
 
 /// Adds `item` and returns its offset number. Bytes between the item's end and the alignment are left as they are.
@@ -61,7 +59,7 @@ pub fn reserve_item(page: &mut Page, bytes: usize, place: AddItem) -> Result<(u1
 
 /// The offset number to use, and whether line pointers from there on move up.
 #[inline]
-fn choose(page: &mut Page, place: AddItem, limit: u16) -> Result<(u16, bool), Fault> {
+fn choose(page: &Page, place: AddItem, limit: u16) -> Result<(u16, bool), Fault> {
     match place {
         AddItem::HeapAt(offset) | AddItem::IndexAt(offset) => {
             if offset > 0 && offset < limit {
@@ -73,20 +71,5 @@ fn choose(page: &mut Page, place: AddItem, limit: u16) -> Result<(u16, bool), Fa
             Ok((offset, false))
         }
         AddItem::IndexBefore(offset) => Ok((offset, offset < limit)),
-        AddItem::Anywhere => Ok((first_free(page, limit), false)),
     }
-}
-
-fn first_free(page: &mut Page, limit: u16) -> u16 {
-    if flags(page) & flag::HAS_FREE_LINES == 0 {
-        return limit;
-    }
-    let free = (1..limit).find(|&offset| {
-        let line = LinePointer(u32_at(page, line_at(offset)));
-        !line.is_used() && !line.has_storage()
-    });
-    free.unwrap_or_else(|| {
-        clear_flags(page, flag::HAS_FREE_LINES);
-        limit
-    })
 }

@@ -199,18 +199,6 @@ pub fn aligned_pointers(page: &Page) -> Result<Pointers, Fault> {
     Ok(pointers)
 }
 
-/// The special space.
-pub fn special_space(page: &Page) -> Result<&[u8], Fault> {
-    let at = pointers(page)?.special;
-    Ok(&page[at..])
-}
-
-/// The special space, to be changed.
-pub fn special_space_mut(page: &mut Page) -> Result<&mut [u8], Fault> {
-    let at = pointers(page)?.special;
-    Ok(&mut page[at..])
-}
-
 /// Number of line pointers (`PageGetMaxOffsetNumber`), at most what a page has room for.
 #[inline]
 pub fn item_count(page: &Page) -> u16 {

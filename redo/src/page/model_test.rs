@@ -29,7 +29,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     AddBefore(usize, Vec<u8>),
-    AddAnywhere(Vec<u8>),
+    AddToFree(Vec<u8>),
     Delete(usize),
     DeleteNoCompact(usize),
     DeleteMany(Vec<usize>),
@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
     let many = || proptest::collection::vec(any::<usize>(), 1..8);
     prop_oneof![
         4 => (any::<usize>(), item()).prop_map(|(at, item)| Step::AddBefore(at, item)),
-        4 => item().prop_map(Step::AddAnywhere),
+        4 => item().prop_map(Step::AddToFree),
         2 => any::<usize>().prop_map(Step::Delete),
         1 => any::<usize>().prop_map(Step::DeleteNoCompact),
         1 => many().prop_map(Step::DeleteMany),
@@ -76,10 +76,9 @@ fn perform(step: &Step, page: &mut Page, model: &mut Model) {
                 assert!(matches!(added, Err(Fault::NoSpace { .. })), "{added:?}");
             }
         }
-        Step::AddAnywhere(item) => {
-            let hinted = flags(page) & flag::HAS_FREE_LINES != 0;
-            let free = model.0.iter().position(Option::is_none).filter(|_| hinted).unwrap_or(count);
-            match add_item(page, item, AddItem::Anywhere) {
+        Step::AddToFree(item) => {
+            let free = model.0.iter().position(Option::is_none).unwrap_or(count);
+            match add_item(page, item, AddItem::IndexAt(free as u16 + 1)) {
                 Ok(offset) => {
                     assert_eq!(usize::from(offset), free + 1);
                     model.0.resize(count.max(free + 1), None);
@@ -199,7 +198,7 @@ proptest! {
         match function {
             0 => { let _ = add_item(&mut page, &item, AddItem::HeapAt(offset)); }
             1 => { let _ = add_item(&mut page, &item, AddItem::IndexBefore(offset)); }
-            2 => { let _ = add_item(&mut page, &item, AddItem::Anywhere); }
+            2 => { let _ = add_item(&mut page, &item, AddItem::IndexAt(offset)); }
             3 => { let _ = repair_fragmentation(&mut page); }
             4 => truncate_line_pointers(&mut page),
             5 => { let _ = index_tuple_delete(&mut page, offset); }

@@ -90,18 +90,6 @@ fn only_free_line_pointers_are_used_again() {
 
 /// Without the hint Postgres does not look for free line pointers; with a wrong one it looks and clears it.
 #[test]
-fn anywhere_follows_the_hint() {
-    let mut page = with_items(&[b"a", b"b"]);
-    set_line(&mut page, 1, LinePointer::UNUSED).unwrap();
-    assert_eq!(add_item(&mut page, b"x", AddItem::Anywhere), Ok(3));
-    add_flags(&mut page, flag::HAS_FREE_LINES);
-    assert_eq!(add_item(&mut page, b"y", AddItem::Anywhere), Ok(1));
-    assert_eq!(flags(&page), flag::HAS_FREE_LINES);
-    assert_eq!(add_item(&mut page, b"z", AddItem::Anywhere), Ok(4));
-    assert_eq!(flags(&page), 0);
-}
-
-#[test]
 fn items_that_do_not_fit_are_refused() {
     let mut page = empty(0);
     let gap = add_item(&mut page, b"x", AddItem::HeapAt(2));
@@ -242,7 +230,7 @@ type PageFunction = fn(&mut Page) -> Result<(), Fault>;
 fn broken_pages_are_refused() {
     let good = with_items(&[b"one", b"two", b"three"]);
     let functions: [PageFunction; 6] = [
-        |page| add_item(page, b"x", AddItem::Anywhere).map(|_| ()),
+        |page| add_item(page, b"x", AddItem::IndexBefore(1)).map(|_| ()),
         repair_fragmentation,
         |page| index_tuple_delete(page, 2),
         |page| index_tuple_delete_no_compact(page, 2),
@@ -292,13 +280,4 @@ fn unknown_items_are_refused() {
     assert_eq!(stored_item(&page, 1), Err(Fault::ItemNotNormal { offset: 1 }));
     set_line(&mut page, 1, LinePointer::normal(8191, 2)).unwrap();
     assert_eq!(normal_item(&page, 1), Err(Fault::ItemOutside { offset: 1, at: 8191, length: 2 }));
-}
-
-#[test]
-fn the_special_space_is_what_lies_behind_the_items() {
-    let mut page = empty(16);
-    special_space_mut(&mut page).unwrap().fill(9);
-    assert_eq!(special_space(&page), Ok(&[9; 16][..]));
-    set_u16_at(&mut page, 16, 9000);
-    assert!(special_space(&page).is_err());
 }

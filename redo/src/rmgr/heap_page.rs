@@ -1,9 +1,10 @@
 //! What records of both heap resource managers do alike: visibility map references, page flags, locks.
 
 use strata_common::{ForkNumber, RelFork};
+use strata_pgwal::fullxid::xid_precedes;
 use strata_pgwal::{DecodedBlock, DecodedRecord};
 
-use super::{Redo, push_page, xid_precedes};
+use super::{Redo, push_page};
 use crate::change::Keep;
 use crate::effect::Effect;
 use crate::error::{EffectError, Fault};

@@ -165,12 +165,5 @@ pub fn page_id(block: &DecodedBlock) -> PageId {
     PageId { rel: block.rel, block: block.block }
 }
 
-/// Whether transaction id `a` is logically before `b` (`TransactionIdPrecedes`).
-#[inline]
-pub fn xid_precedes(a: u32, b: u32) -> bool {
-    const FIRST_NORMAL: u32 = 3;
-    if a < FIRST_NORMAL || b < FIRST_NORMAL { a < b } else { (a.wrapping_sub(b) as i32) < 0 }
-}
-
 #[cfg(test)]
 mod small_test;

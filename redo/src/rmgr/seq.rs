@@ -18,6 +18,8 @@ pub mod info {
 
 /// Bytes of `xl_seq_rec`: the relation's identity. The tuple follows.
 const RECORD_BYTES: usize = 12;
+/// Bytes of the tuple: a header of 24 and three columns (`src/include/commands/sequence.h`).
+const TUPLE_BYTES: usize = 24 + 17;
 /// What the special space of a sequence page holds (`SEQ_MAGIC`), bytes included.
 const MAGIC: [u8; 4] = 0x1717_u32.to_le_bytes();
 
@@ -35,7 +37,8 @@ pub fn apply(page: &mut Page, redo: &Redo<'_>) -> Result<(), Fault> {
     if (change.info, change.id) != (info::LOG, 0) {
         return Err(Fault::Unknown);
     }
-    let tuple = change.main.get(RECORD_BYTES..).ok_or(Fault::Short { what: "xl_seq_rec" })?;
+    let tuple = change.main.get(RECORD_BYTES..).filter(|tuple| tuple.len() >= TUPLE_BYTES);
+    let tuple = tuple.ok_or(Fault::Short { what: "the tuple of a sequence" })?;
     page::init(page, MAGIC.len());
     let special = usize::from(page::special(page));
     page[special..special + MAGIC.len()].copy_from_slice(&MAGIC);
@@ -98,6 +101,8 @@ mod tests {
 
     #[test]
     fn a_record_cut_short_is_refused() {
-        assert!(redo(&record(&[1; 11]), &mut [0; BLOCK_BYTES]).is_err());
+        for bytes in [11, 12, 12 + 40] {
+            assert!(redo(&record(&vec![1; bytes]), &mut [0; BLOCK_BYTES]).is_err(), "{bytes} bytes");
+        }
     }
 }

@@ -170,6 +170,45 @@ fn a_prepared_transaction_keeps_its_data() {
     assert!(crate::effects(&record(PREPARE, 900, None, prepared(1, &[]))).is_err());
 }
 
+/// With wal_level replica a prepared transaction's end does not say its name.
+#[test]
+fn a_prepared_transaction_without_its_name_ends() {
+    let mut main = FieldWriter::default();
+    main.i64(777).u32(part::TWO_PHASE).u32(900);
+    let effects = all(&record(COMMIT_PREPARED | HAS_INFO, 0, None, main.into_bytes()));
+    assert_eq!(status_after(&effects, 900), 1);
+    assert!(effects.contains(&Effect::TwoPhaseFinish { xid: 900, end: TwoPhaseEnd::Committed }));
+}
+
+/// Changes that are not to be replicated again come from no origin whose progress is kept.
+#[test]
+fn what_is_not_to_be_replicated_moves_no_origin() {
+    let mut main = FieldWriter::default();
+    main.i64(777).u32(part::ORIGIN).u64(0xABCD).i64(888);
+    let effects = all(&record(COMMIT | HAS_INFO, 700, Some(DO_NOT_REPLICATE), main.into_bytes()));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::OriginAdvance { .. })));
+}
+
+#[test]
+fn transactions_that_cannot_be_are_refused() {
+    let malformed =
+        |record: &DecodedRecord| matches!(crate::effects(record), Err(EffectError::Malformed { .. }));
+    assert!(malformed(&record(COMMIT, 0, None, vec![0; 8])), "no transaction id");
+    let mut unnamed = prepared(TWO_PHASE_MAGIC, &[]);
+    unnamed[8..12].fill(0);
+    assert!(malformed(&record(PREPARE, 900, None, unnamed)), "nor a prepared one");
+    // More subtransactions than a page of the clog has entries, all of one page.
+    let count = 32_768 + 1;
+    let mut main = FieldWriter::default();
+    main.i64(0).u32(part::SUBXACTS).u32(count);
+    (0..count).for_each(|_| {
+        main.u32(701);
+    });
+    let main = main.into_bytes();
+    assert!(malformed(&record(COMMIT | HAS_INFO, 700, None, main.clone())));
+    assert!(malformed(&record(ABORT | HAS_INFO, 700, None, main)));
+}
+
 #[test]
 fn what_concerns_standbys_only_does_nothing() {
     for info in [ASSIGNMENT, INVALIDATIONS] {

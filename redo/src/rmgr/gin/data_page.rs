@@ -86,15 +86,23 @@ pub fn recompress(page: &mut Page, record: &[u8]) -> Result<(), Fault> {
     if opaque::flags(page) & flag::COMPRESSED == 0 {
         compress(page)?;
     }
-    let before: Page = *page;
     let end = usize::from(page::lower(page));
-    let Some(mut old) = before[..OPAQUE_AT].get(DATA_AT..end) else {
+    let mut record = Parts::new(record, "ginxlogRecompressDataLeaf");
+    let actions = record.u16()?;
+    // Lists before the first that changes stay where they are.
+    let unchanged = record.rest().first().filter(|_| actions > 0).map_or(0, |&target| usize::from(target));
+    let Some(mut lists) = page[..OPAQUE_AT].get(DATA_AT..end) else {
         return Err(Fault::Mismatch("the posting lists of a GIN leaf end outside of their space"));
     };
-    let mut new = Writer { page, at: DATA_AT };
-    let mut record = Parts::new(record, "ginxlogRecompressDataLeaf");
-    let mut number = 0usize;
-    for _ in 0..record.u16()? {
+    for _ in 0..unchanged {
+        posting_list::take_first(&mut lists)?;
+    }
+    let at = end - lists.len();
+    let before = lists.to_vec();
+    let mut old = &before[..];
+    let mut new = Writer { page, at };
+    let mut number = unchanged;
+    for _ in 0..actions {
         let target = usize::from(record.u8()?);
         let action = record.u8()?;
         while number < target {
@@ -141,7 +149,7 @@ fn take_list<'a>(record: &mut Parts<'a>) -> Result<&'a [u8], Fault> {
 /// `list` with the rows of `tids`, packed anew.
 fn with_rows(list: &[u8], tids: &[u8]) -> Result<Vec<u8>, Fault> {
     let added: Vec<Row> = tids.chunks_exact(TID_BYTES).map(Row::parse).collect::<Result<_, _>>()?;
-    posting_list::encode(&posting_list::merge(&added, &posting_list::decode(list)?))
+    posting_list::with_rows(list, &added)
 }
 
 /// Number of posting items of an internal page, at most what fits.

@@ -67,19 +67,29 @@ pub fn take_first<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Fault> {
     Ok(list)
 }
 
+/// The distances of one list.
+fn distances(list: &[u8]) -> Result<&[u8], Fault> {
+    let length = usize::from(u16_at(list, TID_BYTES, "a posting list")?);
+    list.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(Fault::Short { what: "a posting list" })
+}
+
 /// The rows of one list (`ginPostingListDecode`).
 pub fn decode(list: &[u8]) -> Result<Vec<Row>, Fault> {
-    let short = Fault::Short { what: "a posting list" };
-    let length = usize::from(u16_at(list, TID_BYTES, "a posting list")?);
-    let mut distances = list.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(short)?;
-    let mut last = Row::parse(list)?;
+    let distances = distances(list)?;
+    let first = Row::parse(list)?;
     let mut rows = Vec::with_capacity(distances.len() + 1);
-    rows.push(last);
+    rows.push(first);
+    decode_behind(first, distances, &mut rows)?;
+    Ok(rows)
+}
+
+/// Appends the rows that lie `distances` behind `last`.
+fn decode_behind(mut last: Row, mut distances: &[u8], rows: &mut Vec<Row>) -> Result<(), Fault> {
     while !distances.is_empty() {
         last = last.advanced(take_distance(&mut distances)?)?;
         rows.push(last);
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn take_distance(bytes: &mut &[u8]) -> Result<u64, Fault> {
@@ -102,8 +112,13 @@ pub fn encode(rows: &[Row]) -> Result<Vec<u8>, Fault> {
     let mut list = Vec::with_capacity(HEADER_BYTES + 2 * rows.len());
     list.extend(first.tid());
     list.extend([0; 2]);
-    let mut last = first.0;
-    for row in others {
+    encode_behind(*first, others, list)
+}
+
+/// Completes `list`, whose last row is `last` so far, with `rows`.
+fn encode_behind(last: Row, rows: &[Row], mut list: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    let mut last = last.0;
+    for row in rows {
         let Some(mut distance) = row.0.checked_sub(last) else {
             return Err(Fault::Mismatch("rows of a posting list do not ascend"));
         };
@@ -123,6 +138,57 @@ pub fn encode(rows: &[Row]) -> Result<Vec<u8>, Fault> {
         list.push(0);
     }
     Ok(list)
+}
+
+/// `list` with the rows `added`, which ascend, packed anew: the same as `encode` of `merge` of both. What lies before the first row that
+/// comes is copied, not unpacked: most rows come at the end of a list.
+pub fn with_rows(list: &[u8], added: &[Row]) -> Result<Vec<u8>, Fault> {
+    let mut last = Row::parse(list)?;
+    let next = match added.first() {
+        Some(next) if *next > last => *next,
+        _ => return encode(&merge(added, &decode(list)?)),
+    };
+    let all = distances(list)?;
+    let mut behind = all;
+    skip_below(next, &mut last, &mut behind);
+    let kept = HEADER_BYTES + all.len() - behind.len();
+    let mut rows = Vec::with_capacity(behind.len());
+    decode_behind(last, behind, &mut rows)?;
+    let mut new = Vec::with_capacity(list.len() + (added.len() + 1) * DISTANCE_BYTES_MAX);
+    new.extend(&list[..kept]);
+    if rows.is_empty() {
+        encode_behind(last, added, new)
+    } else {
+        encode_behind(last, &merge(added, &rows), new)
+    }
+}
+
+/// Takes distances off as long as they lead to rows before `next`, and as packing would write them.
+fn skip_below(next: Row, last: &mut Row, distances: &mut &[u8]) {
+    const MORE: u64 = 0x8080_8080_8080_8080;
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    const ADD_UP: u64 = 0x0001_0001_0001_0001;
+    loop {
+        // Eight rows at once, if each distance is one byte.
+        while let Some((eight, rest)) = distances.split_first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight);
+            let sum = ((word & EVEN) + (word >> 8 & EVEN)).wrapping_mul(ADD_UP) >> 48;
+            if word & MORE != 0 || last.0 + sum >= next.0 {
+                break;
+            }
+            last.0 += sum;
+            *distances = rest;
+        }
+        let mut rest = *distances;
+        let Ok(distance) = take_distance(&mut rest) else { return };
+        let bytes = distances.len() - rest.len();
+        let longer_than_packed = bytes > 1 && distances[bytes - 1] == 0;
+        if longer_than_packed || last.0 + distance >= next.0 {
+            return;
+        }
+        last.0 += distance;
+        *distances = rest;
+    }
 }
 
 /// The rows of both, which ascend, each row once (`ginMergeItemPointers`).

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::posting_list::{Row, decode, encode, merge, take_first};
+use super::posting_list::{Row, decode, encode, merge, take_first, with_rows};
 use crate::error::Fault;
 
 /// A row identifier: block number, high half first, and offset number.
@@ -89,6 +89,28 @@ proptest! {
         let union: BTreeSet<_> = a.union(&b).copied().collect();
         prop_assert_eq!(merge(&of(&a), &of(&b)), of(&union));
         prop_assert_eq!(merge(&of(&a), &[]), of(&a));
+    }
+
+    /// Adding rows to a list is the same as unpacking, merging and packing, whatever the list's bytes are: distances of zero, longer
+    /// than packing makes them, without end.
+    #[test]
+    fn added_rows_are_merged(
+        first in (0u32..3, 1u16..2048),
+        distances in prop::collection::vec(
+            prop_oneof![20 => 1u8..0x80, 1 => Just(0u8), 1 => Just(0x80u8), 2 => 0x81u8..=0xff],
+            0..80,
+        ),
+        added in prop::collection::btree_set((0u32..6, 1u16..2048), 0..8),
+        ends_well: bool,
+    ) {
+        let mut list = tid(first.0, first.1).to_vec();
+        list.extend((distances.len() as u16).to_le_bytes());
+        list.extend(&distances);
+        if ends_well && let Some(last) = list[8..].last_mut() {
+            *last &= 0x7f;
+        }
+        let expected = decode(&list).and_then(|rows| encode(&merge(&of(&added), &rows)));
+        prop_assert_eq!(with_rows(&list, &of(&added)).ok(), expected.ok());
     }
 
     #[test]

@@ -76,6 +76,26 @@ fn an_index_begins_with_two_buckets() {
 }
 
 #[test]
+fn what_no_metapage_can_hold_is_refused() {
+    let start = index();
+    let fault = |target: &mut Page, info: u8, main: &[u8], block: DecodedBlock| {
+        let record = record(HASH, info, 900, main, vec![block, reference(3, main_page(9), &[])]);
+        let change = crate::change::encode_record(&record, &record.blocks[0], Keep::ALL);
+        crate::apply(target, main_page(META), record.end_lsn, &change).unwrap_err().fault
+    };
+    let main = bytes(&[&f64::NAN.to_le_bytes(), &450u32.to_le_bytes(), &307u16.to_le_bytes()]);
+    let told =
+        fault(&mut [0; BLOCK_BYTES], info::INIT_META_PAGE, &main, init_reference(0, main_page(META), &[]));
+    assert_eq!(told, Fault::Mismatch("a hash index with no tuples in a bucket"));
+    // One bitmap page more than the metapage has entries.
+    let mut full = *start.get(main_page(META));
+    full[68..72].copy_from_slice(&1024u32.to_le_bytes());
+    let block = reference(4, main_page(META), &7u32.to_le_bytes());
+    let told = fault(&mut full, info::ADD_OVFL_PAGE, &[0, 16, 0], block);
+    assert_eq!(told, Fault::Mismatch("more bitmap pages than a hash index can have"));
+}
+
+#[test]
 fn an_overflow_page_is_added_to_the_chain() {
     let start = index();
     let mut bitmap = *start.get(main_page(BITMAP));

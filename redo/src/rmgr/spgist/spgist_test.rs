@@ -206,6 +206,15 @@ fn a_split_tuple_keeps_its_place_and_the_rest_goes_elsewhere_or_not() {
     assert_eq!((item(&pages, 3, 1), item(&pages, 4, 2)), (&inner(6, 1)[..], &inner(5, 3)[..]));
     pages.run(&record(SPGIST, info::SPLIT_TUPLE, 600, &main(0, 1), vec![reference(0, main_page(3), &[])]));
     assert_eq!((item(&pages, 3, 1), item(&pages, 3, 2)), (&inner(6, 1)[..], &inner(5, 3)[..]));
+    // The tuple below goes to a page that is made for it, of inner tuples and not of nulls.
+    let main = [numbers(&[1, 1]), vec![1, 0], inner(6, 1), inner(5, 3)].concat();
+    let blocks = vec![reference(0, main_page(3), &[]), init_reference(1, main_page(9), &[])];
+    pages.run(&record(SPGIST, info::SPLIT_TUPLE, 700, &main, blocks));
+    assert_eq!((item(&pages, 3, 1), item(&pages, 9, 1)), (&inner(6, 1)[..], &inner(5, 3)[..]));
+    assert_eq!(
+        (page::lsn(pages.get(main_page(9))), &pages.get(main_page(9))[8184..]),
+        (Lsn(700), &[0, 0, 0, 0, 0, 0, 0x82, 0xff][..])
+    );
 }
 
 struct PickSplitCase {
