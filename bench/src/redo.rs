@@ -7,19 +7,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use strata_regress::postgres::{Cluster, Installation, Stop, run as run_program};
 use strata_regress::whole::programs;
 
 use crate::report::{Pair, Row, progress};
 use crate::{Size, interrupt};
 
-/// The fields of the example's report that are rates of `apply`, and what they are.
-const RATES: [(&str, &str, &str); 3] = [
-    ("heap_insert_apply", "B6.heap_insert", "redo of heap inserts"),
-    ("heap_hot_update_apply", "B6.heap_update", "redo of heap HOT updates"),
-    ("btree_insert_leaf_apply", "B6.btree_insert", "redo of btree leaf inserts"),
-];
 /// The log that recovery replays: pgbench's TPC-B.
 const SCALE: &str = "10";
 const CLIENTS: &str = "8";
@@ -85,27 +79,72 @@ fn redo_seconds(log: &str) -> Result<(f64, f64)> {
     Ok((after("user: ")? + after("system: ")?, after("elapsed: ")?))
 }
 
+/// What the example measured of one kind of record, over the rounds.
+struct Speed {
+    id: String,
+    what: String,
+    pairs: Vec<Pair>,
+    two_threads: Vec<f64>,
+}
+
+impl Speed {
+    /// Two threads' records a second ÷ one's, by round.
+    fn growths(&self) -> impl Iterator<Item = f64> + '_ {
+        self.pairs.iter().zip(&self.two_threads).map(|(pair, two)| two / pair.ours)
+    }
+
+    fn row(&self) -> Row {
+        let note = "ours applies hand-made records to a page in memory; the peer is crash recovery of a TPC-B log in memory, which also \
+                    reads and decodes the log and looks up buffers: not like for like";
+        let details =
+            json!({ "two_threads": self.two_threads, "growth": self.growths().collect::<Vec<_>>() });
+        let name = format!("redo of {}, one core", self.what);
+        Row::compared(&format!("B6.{}", self.id), name, "records/s", &self.pairs).note(note).details(details)
+    }
+}
+
+/// Adds a round's report of the example.
+fn add_round(speeds: &mut Vec<Speed>, report: &Value, peer: f64) -> Result<()> {
+    for workload in report["workloads"].as_array().context("the example reports no workloads")? {
+        let text = |field: &str| workload[field].as_str().with_context(|| format!("no {field}: {workload}"));
+        let rate = |field: &str| workload[field].as_f64().with_context(|| format!("no {field}: {workload}"));
+        let id = text("id")?;
+        let at = match speeds.iter().position(|speed| speed.id == id) {
+            Some(at) => at,
+            None => {
+                let (id, what) = (id.to_owned(), text("what")?.to_owned());
+                speeds.push(Speed { id, what, pairs: Vec::new(), two_threads: Vec::new() });
+                speeds.len() - 1
+            }
+        };
+        speeds[at].pairs.push(Pair { ours: rate("one_core")?, peer });
+        speeds[at].two_threads.push(rate("two_threads")?);
+    }
+    Ok(())
+}
+
+/// A row for each kind of record, and one for what a second thread brings.
+fn rows(speeds: &[Speed]) -> Vec<Row> {
+    let growths: Vec<f64> = speeds.iter().flat_map(Speed::growths).collect();
+    let growth =
+        Row::alone("B6.two_threads", "redo on two threads ÷ on one, median of all kinds", "×", &growths)
+            .note("both threads redo pages of their own; two cores, and whatever else runs on them");
+    speeds.iter().map(Speed::row).chain([growth]).collect()
+}
+
 pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
     let program = programs().join("examples/redo_speed");
-    let mut pairs: [Vec<Pair>; 3] = [Vec::new(), Vec::new(), Vec::new()];
+    let mut speeds = Vec::new();
     for _ in 0..size.rounds {
         interrupt::check()?;
         let mut speed = Command::new(&program);
-        let text = run_program(speed.args(["--seconds", "1"])).context("'make bench' builds the example")?;
+        let text =
+            run_program(speed.args(["--seconds", "0.3"])).context("'make bench' builds the example")?;
         let report: Value = serde_json::from_str(&text)?;
         let recovery = recovery(vanilla, size.round_seconds)?;
-        let peer = recovery.records as f64 / recovery.cpu_seconds;
-        for ((field, ..), pairs) in RATES.iter().zip(&mut pairs) {
-            let ours = report[field].as_f64().with_context(|| format!("the example reports no {field}"))?;
-            pairs.push(Pair { ours, peer });
-        }
+        add_round(&mut speeds, &report, recovery.records as f64 / recovery.cpu_seconds)?;
     }
-    let note = "ours applies hand-made records to pages in memory; the peer is crash recovery of a TPC-B log in memory, which also \
-                reads and decodes the log and looks up buffers: not like for like";
-    let rows = RATES.iter().zip(&pairs).map(|((_, id, name), pairs)| {
-        Row::compared(id, format!("{name}, one core"), "records/s", pairs).note(note)
-    });
-    Ok(rows.collect())
+    Ok(rows(&speeds))
 }
 
 #[cfg(test)]
@@ -121,5 +160,22 @@ mod tests {
         let stats = "Heap   1 ( 1)\n      --------\nTotal        4711          123 [98%]\n";
         assert_eq!(total_records(stats).expect("a total"), 4711);
         assert!(redo_seconds("LOG:  ready\n").is_err() && total_records("").is_err());
+    }
+    #[test]
+    fn every_kind_of_record_becomes_a_row() {
+        let workload = |id: &str, one: f64, two: f64| json!({ "id": id, "what": "x", "one_core": one, "two_threads": two });
+        let mut speeds = Vec::new();
+        for one in [2e6, 4e6] {
+            let report =
+                json!({ "workloads": [workload("clog", one, 2.0 * one), workload("gin_entry", 1e6, 1e6)] });
+            add_round(&mut speeds, &report, 1e6).expect("a good report");
+        }
+        let rows = rows(&speeds);
+        let told: Vec<(&str, f64, Option<f64>)> =
+            rows.iter().map(|row| (row.id.as_str(), row.ours, row.ratio)).collect();
+        let expected =
+            [("B6.clog", 3e6, Some(3.0)), ("B6.gin_entry", 1e6, Some(1.0)), ("B6.two_threads", 1.5, None)];
+        assert_eq!(told, expected);
+        assert!(add_round(&mut speeds, &json!({}), 1.0).is_err());
     }
 }
