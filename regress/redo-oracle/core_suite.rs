@@ -34,7 +34,8 @@ fn run_core_suite(cluster: &Cluster) -> Result<()> {
     pg_regress.arg(format!("--host={}", cluster.home().display()));
     pg_regress.args(["--user=postgres", "--max-concurrent-tests=20"]);
     pg_regress.arg(format!("--schedule={}", suite.join("parallel_schedule").display()));
-    run(&mut pg_regress).map(|_| ())
+    let differences = || std::fs::read_to_string(output.join("regression.diffs")).unwrap_or_default();
+    run(&mut pg_regress).map(|_| ()).with_context(differences)
 }
 
 /// Runs the suite and replays its log.

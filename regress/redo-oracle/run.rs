@@ -56,8 +56,6 @@ impl Settings {
             ("max_wal_size", "100GB"),
             ("shared_buffers", "256MB"),
             ("bgwriter_lru_maxpages", "0"),
-            // Recovery insists on links otherwise.
-            ("allow_in_place_tablespaces", "on"),
         ]
     }
 }
@@ -85,10 +83,16 @@ impl Pair {
 
     /// Starts the cluster for the first time.
     pub fn start(&mut self, settings: &Settings) -> Result<()> {
+        self.configure(&settings.file())?;
+        self.cluster.start(&settings.server())
+    }
+
+    /// Adds lines to the cluster's settings.
+    fn configure(&self, lines: &str) -> Result<()> {
         use std::io::Write as _;
         let file = self.cluster.data().join("postgresql.conf");
-        std::fs::OpenOptions::new().append(true).open(file)?.write_all(settings.file().as_bytes())?;
-        self.cluster.start(&settings.server())
+        std::fs::OpenOptions::new().append(true).open(file)?.write_all(lines.as_bytes())?;
+        Ok(())
     }
 
     /// Replays the log of the stopped cluster from the copy on. `step` gets every record, `after` the stopping point.
@@ -135,6 +139,8 @@ fn segment(data: &Path, at: Lsn, segment_bytes: SegmentBytes) -> Result<PathBuf>
 /// Runs the whole workload and replays it.
 pub fn workload(settings: &Settings, size: Size) -> Result<Outcome> {
     let mut pair = Pair::new()?;
+    // Recovery insists on links otherwise. The core suite wants it off.
+    pair.configure("allow_in_place_tablespaces = on\n")?;
     pair.start(settings)?;
     let cluster = &mut pair.cluster;
     cluster.sql(&format!("CREATE DATABASE {DATABASE}"))?;

@@ -13,7 +13,7 @@ use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, RelFork};
 use strata_pgwal::rmgr;
 use strata_redo::effect::DatabaseTag;
 use strata_redo::mask::vm::Bits;
-use strata_redo::{Page, PageId, page};
+use strata_redo::{Page, PageId, mask, page};
 
 use super::compare;
 use super::model::{Model, TABLESPACE_FOLDER, database_folder, parse_relation_file, read_fork};
@@ -30,7 +30,7 @@ pub struct FilesReport {
     pub pages: u64,
     /// Pages in files that the log does not know, all of them empty.
     pub pages_ahead: u64,
-    /// Pages of access methods that redo does not know.
+    /// Pages whose header makes no sense, so that no mask fits.
     pub pages_unknown: u64,
     pub difference_count: u64,
     pub differences: Vec<String>,
@@ -68,43 +68,13 @@ fn databases(directory: &Path) -> Result<Vec<DatabaseTag>> {
     Ok(found)
 }
 
-/// The resource manager whose mask fits a page, by its special space; `None` for one that redo does not know.
-fn mask_for(page: &Page) -> Option<u8> {
-    let special = usize::from(page::special(page));
-    let signature = page::u16_at(page, BLOCK_BYTES - 2);
-    match BLOCK_BYTES.checked_sub(special)? {
-        0 => Some(rmgr::HEAP),
-        // Index types with a special space of this size sign it in its last word; a btree keeps a smaller number there.
-        16 if signature <= 0xff7f => Some(rmgr::BTREE),
-        16 if signature == 0xff81 => Some(rmgr::GIST),
-        16 if signature == 0xff80 => Some(rmgr::HASH),
-        8 if page[special..special + 4] == 0x1717_u32.to_le_bytes() => Some(rmgr::SEQ),
-        8 if (0xf091..=0xf093).contains(&signature) => Some(rmgr::BRIN),
-        8 if signature == 0xff82 => Some(rmgr::SPGIST),
-        // Bloom's pages, which generic records change.
-        8 if signature == 0xff83 => Some(rmgr::GENERIC),
-        // GIN keeps flags there, of which it has eight.
-        8 if signature <= 0xff => Some(rmgr::GIN),
-        _ => None,
-    }
-}
-
-/// Zero, or initialised without a record: no tuple on it, no bit in it.
-fn is_empty(page: &Page) -> bool {
-    let special = usize::from(page::special(page));
-    let inside = (page::HEADER_BYTES..=BLOCK_BYTES).contains(&special);
-    let fresh = inside && page::is_empty(page) && page::special(page) == page::upper(page);
-    let content = if fresh { &page[page::HEADER_BYTES..special] } else { &page[..] };
-    content.iter().all(|&byte| byte == 0)
-}
-
 fn compare_pages(
     block: BlockNumber,
     replayed: &Page,
     primary: &Page,
     report: &mut FilesReport,
 ) -> Option<String> {
-    let Some(rmid) = mask_for(primary) else {
+    let Some(rmid) = mask::resource_manager_of(primary) else {
         report.pages_unknown += 1;
         return None;
     };
@@ -182,7 +152,7 @@ fn compare_fork(model: &mut Model, directory: &Path, fork: RelFork, report: &mut
         // A dropped relation leaves an empty file until the next checkpoint; maps are extended without a record.
         report.pages_ahead += pages.len() as u64;
         let is_map = fork.fork == ForkNumber::VisibilityMap;
-        let harmless = pages.is_empty() || (is_map && pages.iter().all(is_empty));
+        let harmless = pages.is_empty() || (is_map && pages.iter().all(mask::is_blank));
         if !harmless {
             report.differ(format!("{fork} has {} pages in its files and is not in the model", pages.len()));
         }
@@ -196,14 +166,14 @@ fn compare_fork(model: &mut Model, directory: &Path, fork: RelFork, report: &mut
         report.pages += 1;
         let lost_bits = model.lost_bits(id);
         let Some(replayed) = model.page(id)? else {
-            if is_empty(primary) {
+            if mask::is_blank(primary) {
                 report.pages_ahead += 1;
             } else {
                 report.differ(format!("{id} is not in the model"));
             }
             continue;
         };
-        let difference = if is_empty(replayed) && is_empty(primary) {
+        let difference = if mask::is_blank(replayed) && mask::is_blank(primary) {
             None
         } else if fork.fork == ForkNumber::VisibilityMap {
             compare::map_pages(replayed, primary, if lost_bits { Bits::Subset } else { Bits::Equal })
@@ -215,47 +185,4 @@ fn compare_fork(model: &mut Model, directory: &Path, fork: RelFork, report: &mut
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn empty_is_zero_or_freshly_initialised() {
-        let mut page = [0; BLOCK_BYTES];
-        assert!(is_empty(&page));
-        page::init(&mut page, 0);
-        assert!(is_empty(&page));
-        page[100] = 1;
-        assert!(!is_empty(&page), "a bit of a map page lies where a heap page has free space");
-        assert!(!is_empty(&[1; BLOCK_BYTES]));
-    }
-
-    #[test]
-    fn kinds_of_pages_are_told_by_their_special_space() {
-        let with_special = |bytes| {
-            let mut page = [0; BLOCK_BYTES];
-            page::init(&mut page, bytes);
-            page
-        };
-        assert_eq!(mask_for(&with_special(0)), Some(rmgr::HEAP));
-        assert_eq!(mask_for(&with_special(16)), Some(rmgr::BTREE));
-        let mut hash = with_special(16);
-        hash[BLOCK_BYTES - 2..].copy_from_slice(&0xff80_u16.to_le_bytes());
-        assert_eq!(mask_for(&hash), Some(rmgr::HASH));
-        let mut brin = with_special(8);
-        brin[BLOCK_BYTES - 2..].copy_from_slice(&0xf092_u16.to_le_bytes());
-        assert_eq!(mask_for(&brin), Some(rmgr::BRIN));
-        let mut gist = with_special(16);
-        gist[BLOCK_BYTES - 2..].copy_from_slice(&0xff81_u16.to_le_bytes());
-        assert_eq!(mask_for(&gist), Some(rmgr::GIST));
-        let mut spgist = with_special(8);
-        spgist[BLOCK_BYTES - 2..].copy_from_slice(&0xff82_u16.to_le_bytes());
-        assert_eq!(mask_for(&spgist), Some(rmgr::SPGIST));
-        let mut sequence = with_special(8);
-        assert_eq!(mask_for(&sequence), Some(rmgr::GIN));
-        sequence[8184..8186].copy_from_slice(&0x1717_u16.to_le_bytes());
-        assert_eq!(mask_for(&sequence), Some(rmgr::SEQ));
-    }
 }
