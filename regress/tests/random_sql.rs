@@ -14,6 +14,7 @@ use strata_regress::random::agree::{same, serious, serious_log};
 use strata_regress::random::script::{Writer, check_all, setup};
 use strata_regress::random::session::{Errors, Printed, Session};
 use strata_regress::random::{self, Numbers};
+use strata_regress::suites::postgres_tree;
 use strata_regress::whole::{Compute, Whole, wait_until};
 
 /// What a phase does.
@@ -73,7 +74,7 @@ impl Two {
     fn start(buffers: &str) -> Result<Two> {
         let whole = Whole::started()?;
         let compute = start(&whole, buffers)?;
-        let mut vanilla = Cluster::init(&Installation::from_env()?, &[])?;
+        let mut vanilla = Cluster::init(&Installation::at(postgres_tree()?.join("bin"))?, &[])?;
         vanilla.start(&[("max_prepared_transactions", "64")])?;
         let scripts = whole.scratch().join("scripts");
         std::fs::create_dir(&scripts)?;

@@ -345,7 +345,11 @@ EXCEPTION WHEN raise_exception OR unique_violation THEN NULL; END; END LOOP; END
             4 => format!("VACUUM FULL {table};"),
             5 => format!("VACUUM (INDEX_CLEANUP ON, TRUNCATE ON) {table};"),
             6 => "CHECKPOINT;".to_owned(),
-            7 => format!("REINDEX TABLE CONCURRENTLY {table};"),
+            7 if session == 0 => format!("REINDEX TABLE CONCURRENTLY {table};"),
+            // Beside others it may fail and leave its unfinished index, which each later one of the whole table would make again.
+            7 => format!(
+                "REINDEX INDEX CONCURRENTLY {table}_{index};\nDROP INDEX IF EXISTS {table}_{index}_ccnew, {table}_{index}_ccold;"
+            ),
             8 => format!(
                 "CREATE INDEX CONCURRENTLY extra{session} ON {table} USING {by};\nDROP INDEX CONCURRENTLY IF EXISTS extra{session};"
             ),
