@@ -1,4 +1,4 @@
-//! B6: records of the log applied a second on one core (`redo/examples/redo_speed.rs`), beside vanilla's crash recovery.
+//! B6: records of the log applied a second on one core (`redo/examples/redo_speed`), beside vanilla's crash recovery.
 //!
 //! The peer is not like for like, and its row says so: recovery also reads and decodes its log and looks up buffers; it is here for
 //! the order of magnitude on this machine.

@@ -16,8 +16,8 @@ use std::time::Instant;
 use strata_redo::{Page, apply, apply_slru, effects_into};
 use workloads::{PAGE, Work, Workload};
 
-/// Repetitions of a workload between two looks at the clock.
-const REPEATS: usize = 100;
+/// Records between two looks at the clock, at least: few, so that most rounds pass without another process's turn on the core.
+const ROUND_RECORDS: usize = 3000;
 
 /// Does a workload once and says how many records that were.
 fn perform(work: &Work) -> usize {
@@ -52,11 +52,12 @@ fn perform(work: &Work) -> usize {
 
 /// Repeats `work` for `seconds` and returns the median of records per second.
 fn measure(seconds: f64, work: &Work) -> f64 {
+    let repeats = ROUND_RECORDS.div_ceil(perform(work));
     let begin = Instant::now();
     let mut rates = Vec::new();
     while begin.elapsed().as_secs_f64() < seconds || rates.len() < 5 {
         let start = Instant::now();
-        let records: usize = (0..REPEATS).map(|_| perform(work)).sum();
+        let records: usize = (0..repeats).map(|_| perform(work)).sum();
         rates.push(records as f64 / start.elapsed().as_secs_f64());
     }
     rates.sort_by(f64::total_cmp);
