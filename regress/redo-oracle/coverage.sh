@@ -1,32 +1,49 @@
 #!/bin/bash
-# Says which code of redo/ the oracle's workload reaches: builds the oracle with instrumentation, runs it, and lists per file what was covered
-# and every line that holds a region or a branch that was not.
-# usage: coverage.sh [--full]; LLVM_BIN is the folder of llvm-profdata and llvm-cov of the LLVM that rustc has (`rustc -vV` names it).
+# Says which code of redo/ the oracle's workload reaches, and which its unit tests reach beside it: builds both with instrumentation, runs
+# them, and compares with docs/redo-branches.md, which must give a reason for what is left. About six minutes on two idle cores, the small
+# size. What it measured stays in target/redo-coverage.
+# usage: coverage.sh [--write] [--full]; --write writes the page's figures and rows, --full takes the oracle's full size.
+# LLVM's programs come from setup/fetch-llvm.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-: "${STRATA_TEST_PG_BIN:?the bin folder of Postgres}"
-llvm=${LLVM_BIN:+$LLVM_BIN/}
-wanted=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
-found=$("${llvm}llvm-profdata" --version | sed -n 's/.*LLVM version \([0-9]*\).*/\1/p')
-if [ "$wanted" != "$found" ]; then
-    echo "rustc has LLVM $wanted, llvm-profdata is of LLVM $found: set LLVM_BIN" >&2
-    exit 1
-fi
+write=() size=()
+for argument in "$@"; do
+    case $argument in
+        --write) write=(--write) ;;
+        --full) size=(--full) ;;
+        *) echo "usage: coverage.sh [--write] [--full]" >&2 && exit 1 ;;
+    esac
+done
+llvm=$(setup/fetch-llvm.sh)
+: "${STRATA_TEST_PG_BIN:=$(setup/build-postgres.sh patched)/install/bin}"
+export STRATA_TEST_PG_BIN
 target=target/redo-coverage
 profiles=$(mktemp -d)
 trap 'rm -rf "$profiles"' EXIT
-# Branch counts are unstable in rustc; they change no code of the crates.
+# Only the workspace's own crates are instrumented. Outcomes of conditions are unstable in rustc; they change no code.
+cat >"$profiles/rustc" <<'SCRIPT'
+#!/bin/sh
+export RUSTC_BOOTSTRAP=1
+exec "$@" -C instrument-coverage -Z coverage-options=branch
+SCRIPT
+chmod +x "$profiles/rustc"
+# One path for each build, or cargo would build anew each time.
+mkdir -p "$target"
+mv "$profiles/rustc" "$target/rustc"
+export RUSTC_WORKSPACE_WRAPPER=$PWD/$target/rustc
 export LLVM_PROFILE_FILE="$profiles/build-%p" # build scripts are instrumented too
-RUSTC_BOOTSTRAP=1 RUSTFLAGS="-C instrument-coverage -Z coverage-options=branch" \
-    cargo build --release --target-dir "$target" -p strata-regress --bin redo-oracle
-LLVM_PROFILE_FILE="$profiles/%p.profraw" "$target/release/redo-oracle" "$@" >/dev/null
-"${llvm}llvm-profdata" merge -sparse "$profiles"/*.profraw -o "$profiles/all.profdata"
-cov() { "${llvm}llvm-cov" "$@" "$target/release/redo-oracle" -instr-profile="$profiles/all.profdata" redo/src; }
-cov report --show-branch-summary --show-region-summary=true
-echo
-echo "not reached:"
-cov export --format=lcov |
-    awk -F'[:,]' '/^SF:/ { sub(".*/redo/src/", "", $2); file = $2 }
-        /^DA:/ && $3 == 0 { print file ":" $2 " line" }
-        /^BRDA:/ && ($5 == "0" || $5 == "-") { print file ":" $2 " branch " $4 }' |
-    sort -t: -k1,1 -k2,2n -u
+cargo build --release --target-dir "$target" -p strata-regress --bin redo-oracle
+tests=$(cargo test --release --target-dir "$target" -p strata-redo --lib --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+unset RUSTC_WORKSPACE_WRAPPER
+LLVM_PROFILE_FILE="$profiles/tests.profraw" "$tests" --quiet >"$profiles/tests.log" || { cat "$profiles/tests.log" && exit 1; }
+LLVM_PROFILE_FILE="$profiles/corpus.profraw" "$target/release/redo-oracle" ${size[@]+"${size[@]}"} >"$profiles/corpus.log" ||
+    { cat "$profiles/corpus.log" && exit 1; }
+export_counts() { # NAME PROGRAM
+    "$llvm/llvm-profdata" merge -sparse "$profiles/$1.profraw" -o "$profiles/$1.profdata"
+    "$llvm/llvm-cov" export "$2" -instr-profile="$profiles/$1.profdata" redo/src >"$target/$1.json"
+}
+export_counts corpus "$target/release/redo-oracle"
+export_counts tests "$tests"
+unset LLVM_PROFILE_FILE
+cargo run --release --quiet -p strata-regress --bin redo-branches -- "$target/corpus.json" "$target/tests.json" ${write[@]+"${write[@]}"}
