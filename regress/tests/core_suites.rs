@@ -229,7 +229,9 @@ fn statement_statistics_are_preloaded() -> Result<()> {
 #[test]
 fn explained_suites_exist() -> Result<()> {
     let tree = suites::postgres_tree()?;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/suites.md"))?;
     for not in suites::NOT_RUN {
+        ensure!(page.contains(not.name), "docs/suites.md does not say why {} is not run", not.name);
         let exists = ["src/contrib", "src/src/pl"].iter().any(|at| tree.join(at).join(not.name).is_dir());
         ensure!(exists && !not.reason.is_empty(), "{} is neither module nor language", not.name);
     }

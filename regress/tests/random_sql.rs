@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use strata_regress::dump::{Dump, Rows};
 use strata_regress::postgres::{Cluster, Installation, run};
-use strata_regress::random::agree::{same, serious, serious_log};
+use strata_regress::random::agree::{any, same, serious, serious_log};
 use strata_regress::random::script::{Writer, check_all, setup};
 use strata_regress::random::session::{Errors, Printed, Session};
 use strata_regress::random::{self, Numbers};
@@ -141,6 +141,10 @@ impl Two {
         self.compute = start(&self.whole, next_buffers)?;
         self.forget_what_is_lost(phase.end)?;
         self.compare(&format!("after-phase-{number}"), &mut numbers.part(99))?;
+        let crowd = check_all("crowd", &mut numbers.part(99));
+        let read = self.on_compute(&format!("after-phase-{number}-crowd"), &crowd, Errors::Text)?.finish()?;
+        let found = any(&read.errors);
+        ensure!(found.is_empty(), "tables that many sessions changed cannot be read:\n{}", found.join("\n"));
         self.whole.amcheck(&self.compute)?;
         self.judge("")
     }
