@@ -5,15 +5,15 @@
 //! `setup/build-guards-off.sh` switches on, the guard that the environment variable `STRATA_GUARD_OFF` names is gone in that process.
 //! The suite `regress/tests/traps` runs each trap with its guard and without (`STRATA_TEST_GUARDS=off`).
 
-/// Names one guard that is not there, in builds with the feature `guards-off`.
+/// Names guards that are not there, with commas between them, in builds with the feature `guards-off`.
 pub const VARIABLE: &str = "STRATA_GUARD_OFF";
 
 macro_rules! guards {
-    ($($(#[doc = $text:literal])+ $name:ident = $id:literal,)+) => {
+    ($($(#[doc = $text:literal])* $name:ident = $id:literal,)+) => {
         /// What keeps a trap shut.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Guard {
-            $($(#[doc = $text])+ $name,)+
+            $($(#[doc = $text])* $name,)+
         }
 
         impl Guard {
@@ -37,7 +37,85 @@ guards! {
     /// A written page with PD_ALL_VISIBLE raises its last-written LSN to the insert LSN.
     AllVisible = "V7-all-visible",
     // Relation size, existence, life and death.
+    /// A size that this server changed is not forgotten before the pageserver has it.
+    SizesAheadOfTheLog = "R1-sizes-ahead-of-the-log",
+    /// A new fork raises the last-written LSNs of its relation.
+    CreateRaises = "R1-create-raises",
+    /// A creation of what is there already changes nothing.
+    CreateKeepsSize = "R2-create-keeps-size",
+    /// A cut raises the last-written LSNs of MAIN.
+    TruncationRaises = "R4-truncation-raises",
+    /// A dropped relation leaves last-written LSNs that its number's next owner meets.
+    DropRaises = "R5-drop-raises",
+    /// A dropped relation's spilled pages go with it.
+    DropPurgesSpill = "R5-drop-purges-spill",
+    /// After the record of a commit or an abort nobody asks the pageserver.
+    NoNetworkInCommit = "R6-no-network-in-commit",
+    /// What cannot be removed after a commit is a warning.
+    UnlinkWarns = "R6-unlink-warns",
+    /// Drops at ingest look nothing up.
+    DropsLookNothingUp = "R7-drops-look-nothing-up",
+    /// CREATE DATABASE by file_copy raises what every read must reflect.
+    CopiedDatabaseRaises = "R9-copied-database-raises",
+    /// CREATE DATABASE by file_copy is refused if its one record would be too large.
+    LargeCopyRefused = "R9-large-copy-refused",
+    /// DROP DATABASE forgets sizes and spilled pages of all its relations.
+    DropDatabaseForgets = "R9-drop-database-forgets",
+    /// DROP DATABASE raises what every read must reflect.
+    DropDatabaseRaises = "R9-drop-database-raises",
+    /// ALTER DATABASE SET TABLESPACE is refused.
+    DatabaseMoveRefused = "R9-database-move-refused",
+    /// CREATE TABLESPACE with a location is refused.
+    LocationRefused = "R9-location-refused",
+    /// The last block number is nobody's.
+    BlockLimit = "R10-block-limit",
+    /// A base backup makes the MAIN fork of an unlogged relation from its INIT fork.
+    MainFromInit = "R11-main-from-init",
+    /// An INIT fork is remote, whatever its relation is.
+    InitIsRemote = "R11-init-is-remote",
+    /// An INIT fork made after MAIN leaves MAIN's content alone.
+    InitAfterMain = "R11-init-after-main",
+    RelationSize = "R12-pg_relation_size",
+    TableSize = "R12-pg_table_size",
+    IndexesSize = "R12-pg_indexes_size",
+    TotalRelationSize = "R12-pg_total_relation_size",
+    DatabaseSizeByOid = "R12-pg_database_size-oid",
+    DatabaseSizeByName = "R12-pg_database_size-name",
+    TablespaceSizeByOid = "R12-pg_tablespace_size-oid",
+    TablespaceSizeByName = "R12-pg_tablespace_size-name",
+    /// DROP TABLESPACE asks the pageserver whether relations are left.
+    TablespaceLooked = "R12-drop-tablespace-looks",
+    // The lines of the rule in docs/facts/persistence.md.
+    RuleRedo = "R13-3-redo",
+    RuleInitFork = "R13-4-init-fork",
+    RuleNoRecord = "R13-5-no-record",
+    RuleOtherDatabase = "R13-5-other-database",
+    RuleRecordSaysNothing = "R13-5-a-record-says-nothing",
+    RuleCatalog = "R13-6-9-catalog",
+    RuleSharedBuffer = "R13-7-shared-buffer",
+    RuleZeroPage = "R13-8-zeros-say-nothing",
+    RulePageLsn = "R13-8-page-lsn",
+    RuleStoredInit = "R13-10-init-fork",
+    RuleStoredMain = "R13-10-main",
+    RuleStoredNeither = "R13-10-neither",
+    RuleStays = "R13-a-decision-stays",
+    /// A new relation's number must not be in use on the pageserver.
+    ReuseRefused = "R14-reuse-refused",
     // LSN arithmetic and races.
+    /// An insert pointer behind a page header means the end of the page before.
+    EndOfLastRecord = "L1-end-of-last-record",
+    /// A record that is asked for at a page's start begins behind the header.
+    BehindTheHeader = "L1-behind-the-header",
+    /// A primary wants the latest, not an LSN by name.
+    LatestWanted = "L2-latest-wanted",
+    /// Last-written LSNs are raised in one step.
+    RaisedInOneStep = "L4-raised-in-one-step",
+    /// The start LSN lies under all last-written LSNs.
+    FloorAtStart = "L7-floor-at-start",
+    /// A stream's start LSN lies under all its requests.
+    StreamStart = "L7-stream-start",
+    /// The pageserver waits for the log that an answer must reflect.
+    WaitForLog = "L8-wait-for-log",
 }
 
 impl Guard {
@@ -60,13 +138,61 @@ impl Guard {
     #[cfg(feature = "guards-off")]
     pub fn holds(self) -> bool {
         use std::sync::OnceLock;
-        static OFF: OnceLock<Option<Guard>> = OnceLock::new();
+        static OFF: OnceLock<Vec<Guard>> = OnceLock::new();
         let off = OFF.get_or_init(|| {
-            let id = std::env::var(VARIABLE).ok()?;
-            Some(Guard::find(&id).unwrap_or_else(|| panic!("{VARIABLE}: there is no guard '{id}'")))
+            let ids = std::env::var(VARIABLE).unwrap_or_default();
+            let named =
+                |id| Guard::find(id).unwrap_or_else(|| panic!("{VARIABLE}: there is no guard '{id}'"));
+            ids.split(',').filter(|id| !id.is_empty()).map(named).collect()
         });
-        *off != Some(self)
+        !off.contains(&self) && OFF_HERE.get() != Some(self)
     }
+}
+
+#[cfg(feature = "guards-off")]
+thread_local! {
+    /// The guard that is gone on this thread.
+    static OFF_HERE: std::cell::Cell<Option<Guard>> = const { std::cell::Cell::new(None) };
+}
+
+/// Runs `body` without a guard, as far as this thread goes.
+#[cfg(feature = "guards-off")]
+pub fn without<T>(guard: Guard, body: impl FnOnce() -> T) -> T {
+    struct Back(Option<Guard>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            OFF_HERE.set(self.0);
+        }
+    }
+    let _back = Back(OFF_HERE.replace(Some(guard)));
+    body()
+}
+
+/// `body` for another thread, where the same guard is gone as on this one.
+pub fn carried<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    #[cfg(feature = "guards-off")]
+    let off = OFF_HERE.get();
+    move || {
+        #[cfg(feature = "guards-off")]
+        OFF_HERE.set(off);
+        body()
+    }
+}
+
+/// For tests of crates without a server: `test` passes; where guards can be taken away it must fail without this one.
+///
+/// # Panics
+/// If `test` does, or if it does not notice that the guard is gone.
+pub fn prove(guard: Guard, test: impl Fn()) {
+    test();
+    #[cfg(feature = "guards-off")]
+    {
+        let unnoticed =
+            without(guard, || std::panic::catch_unwind(std::panic::AssertUnwindSafe(&test)).is_ok());
+        assert!(!unnoticed, "without the guard {} nothing went wrong: the test shows nothing", guard.id());
+    }
+    #[cfg(not(feature = "guards-off"))]
+    let _ = guard;
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use strata_common::lsn::WAL_PAGE_BYTES;
-use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork, SystemId};
+use strata_common::{BLOCK_BYTES, BlockNumber, Guard, Lsn, RelFork, SystemId};
 
 use crate::fields::FieldWriter;
 use crate::page_header::WalPageHeader;
@@ -185,7 +185,7 @@ pub(crate) fn lay_out(at: Lsn, record: Bytes, is_switch: bool, log: LogIdentity)
             position = position + header.len() as u64;
             out.extend_from_slice(&header);
         }
-        if written == 0 {
+        if written == 0 && Guard::BehindTheHeader.holds() {
             record_lsn = position;
         }
         let page_left = (WAL_PAGE_BYTES - position.page_offset()) as usize;

@@ -3,6 +3,7 @@
 //! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
 #![forbid(unsafe_code)]
 
+pub mod counters;
 pub mod dump;
 pub mod held_log;
 pub mod mounts;
@@ -13,6 +14,7 @@ pub mod random;
 pub mod refusal;
 pub mod replay;
 pub mod scripts;
+pub mod session;
 pub mod standby;
 pub mod stock;
 pub mod suites;

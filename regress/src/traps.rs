@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use strata_common::Guard;
 
 use crate::held_log::{Held, HeldLog};
+use crate::session::Session;
 use crate::whole::{Compute, Whole};
 
 /// A wrong answer, a lost page, an error that no user should meet.
@@ -60,12 +61,31 @@ const TOOLS: &str = "
     $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
        WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
 
+/// Who waits for a page, and what has been answered until now.
+pub const WAITING: &str = "SELECT string_agg(pid::text, ',') FILTER (WHERE wait_event = 'StrataPageRequest'),
+    (SELECT sum(requests) FROM strata_page_requests) FROM pg_stat_activity";
+
+/// Every request waits for a moment. One that waits for the held log waits on and on while nothing is answered.
+#[derive(Default)]
+pub struct Stuck {
+    seen: String,
+    times: u32,
+}
+
+impl Stuck {
+    /// Takes what `WAITING` says; true if it has said the same for so long that nothing but the log can help.
+    pub fn look(&mut self, waiting: &str) -> bool {
+        const ENOUGH: u32 = 15;
+        self.times = if waiting == self.seen && !waiting.starts_with('|') { self.times + 1 } else { 0 };
+        waiting.clone_into(&mut self.seen);
+        self.times >= ENOUGH
+    }
+}
+
 impl Ground {
-    fn new(without: Option<Guard>) -> Result<Ground> {
+    fn new(without: &[Guard]) -> Result<Ground> {
         let mut whole = Whole::initialised(&[])?;
-        if let Some(guard) = without {
-            whole.take_away(guard);
-        }
+        whole.take_away(without);
         let status = whole.json(&["status"])?;
         let rows = status["safekeepers"].as_array().context("status shows no safekeepers")?;
         let addresses = rows.iter().map(|row| {
@@ -77,6 +97,11 @@ impl Ground {
         whole.set_environment("STRATA_PAGESERVER_SAFEKEEPERS", &log.safekeepers.join(","));
         whole.strata(&["start"])?;
         Ok(Ground { whole, log })
+    }
+
+    /// With all guards, for a test that shows no single one.
+    pub fn whole() -> Result<Ground> {
+        Ground::new(&[])
     }
 
     /// A compute without background noise, and the scenario's tools in it. `settings` are `name=value`.
@@ -124,6 +149,24 @@ impl Ground {
         })
     }
 
+    /// Does something while the pageserver gets no log. If anybody comes to wait for a page, the log goes on.
+    pub fn do_while_held<T: Send>(
+        &self,
+        watcher: &mut Session,
+        held: Held<'_>,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        std::thread::scope(|scope| {
+            let work = scope.spawn(work);
+            let mut stuck = Stuck::default();
+            crate::whole::wait_until("the work is done or waits", || {
+                Ok(work.is_finished() || stuck.look(&watcher.sql(WAITING)?))
+            })?;
+            drop(held);
+            work.join().map_err(|_| anyhow::anyhow!("the thread of the work panicked"))?
+        })
+    }
+
     /// Waits until the pageserver has all log up to now.
     pub fn caught_up(&self, compute: &Compute) -> Result<()> {
         let behind = "SELECT coalesce(bool_or(pageserver_received_lsn < flush_lsn), true) FROM strata_lsns()";
@@ -133,19 +176,52 @@ impl Ground {
 
 /// Shows one trap.
 pub fn show(guard: Guard, scenario: impl Fn(&Ground) -> Result<()>) -> Result<()> {
-    scenario(&Ground::new(None)?).with_context(|| format!("with the guard {} in place", guard.id()))?;
+    scenario(&Ground::new(&[])?).with_context(|| format!("with the guard {} in place", guard.id()))?;
     if !guards_can_be_off() {
         return Ok(());
     }
-    match scenario(&Ground::new(Some(guard))?) {
-        Ok(()) => bail!("without the guard {} nothing went wrong: the test shows nothing", guard.id()),
+    harmed(&[guard], scenario(&Ground::new(&[guard])?))
+}
+
+/// Shows a trap that two guards keep shut, each of which is enough.
+pub fn show_double(guards: [Guard; 2], scenario: impl Fn(&Ground) -> Result<()>) -> Result<()> {
+    scenario(&Ground::new(&[])?).context("with both guards in place")?;
+    if !guards_can_be_off() {
+        return Ok(());
+    }
+    for guard in guards {
+        let alone = scenario(&Ground::new(&[guard])?);
+        alone.with_context(|| format!("without {} only, which the other makes good", guard.id()))?;
+    }
+    harmed(&guards, scenario(&Ground::new(&guards)?))
+}
+
+/// Shows several traps by one scenario, of guards that only computes have: the daemons stay.
+pub fn show_each(guards: &[Guard], scenario: impl Fn(&Ground) -> Result<()>) -> Result<()> {
+    let mut ground = Ground::new(&[])?;
+    scenario(&ground).context("with all guards in place")?;
+    if !guards_can_be_off() {
+        return Ok(());
+    }
+    for guard in guards {
+        ground.whole.take_away(&[*guard]);
+        harmed(&[*guard], scenario(&ground))?;
+    }
+    Ok(())
+}
+
+/// Whether a scenario ended as it has to without these guards.
+fn harmed(guards: &[Guard], outcome: Result<()>) -> Result<()> {
+    let ids = guards.iter().map(|guard| guard.id()).collect::<Vec<_>>().join(" and ");
+    match outcome {
+        Ok(()) => bail!("without {ids} nothing went wrong: the test shows nothing"),
         Err(error) => match error.downcast_ref::<Harm>() {
             Some(harm) => {
                 let text = harm.0.lines().next().unwrap_or_default();
-                eprintln!("without {}: {text}", guard.id());
+                eprintln!("without {ids}: {text}");
                 Ok(())
             }
-            None => Err(error.context(format!("without the guard {} the scenario broke", guard.id()))),
+            None => Err(error.context(format!("without {ids} the scenario broke"))),
         },
     }
 }

@@ -90,9 +90,10 @@ impl Whole {
         self.environment.push((name, value.to_owned()));
     }
 
-    /// Everything that is started from now on goes without a guard, if it was built so that it can.
-    pub fn take_away(&mut self, guard: Guard) {
-        self.set_environment(guard::VARIABLE, guard.id());
+    /// Everything that is started from now on goes without these guards, if it was built so that it can.
+    pub fn take_away(&mut self, guards: &[Guard]) {
+        let ids: Vec<&str> = guards.iter().map(|guard| guard.id()).collect();
+        self.set_environment(guard::VARIABLE, &ids.join(","));
     }
 
     /// `$STRATA_DIR` of this one.

@@ -6,7 +6,7 @@
 //! observation says nothing rather than something doubtful. Temporary relations never come here. `wal_level` must be at
 //! least `replica`: with `minimal`, pages filled in bulk carry no LSN and `PrivatePage` would be wrong.
 
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 
 /// How a relation is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,16 +45,27 @@ pub fn decide(observation: Observation) -> Option<Class> {
     use Observation as O;
     let of = |permanent| Some(if permanent { Class::Permanent } else { Class::Unlogged });
     match observation {
-        O::CreatedInRedo => of(true),
-        O::CreatedInitFork => of(false),
-        O::MakerReturns { log_at_create, log_now, .. } if log_at_create == log_now => of(false),
-        O::MakerReturns { in_other_database: true, .. } => of(true),
-        O::MakerReturns { .. } => None,
-        O::Catalog { permanent } | O::SharedBuffer { permanent } => of(permanent),
-        O::PrivatePage { all_zero: true, .. } => None,
-        O::PrivatePage { page_lsn, log_now, .. } => of(page_lsn == log_now && page_lsn.is_valid()),
-        O::Stored { init: true, .. } => of(false),
-        O::Stored { main, .. } => of(main),
+        O::CreatedInRedo if Guard::RuleRedo.holds() => of(true),
+        O::CreatedInitFork if Guard::RuleInitFork.holds() => of(false),
+        O::MakerReturns { log_at_create, log_now, .. }
+            if log_at_create == log_now && Guard::RuleNoRecord.holds() =>
+        {
+            of(false)
+        }
+        O::MakerReturns { in_other_database: true, .. } if Guard::RuleOtherDatabase.holds() => of(true),
+        O::MakerReturns { .. } if Guard::RuleRecordSaysNothing.holds() => None,
+        O::Catalog { permanent } if Guard::RuleCatalog.holds() => of(permanent),
+        O::SharedBuffer { permanent } if Guard::RuleSharedBuffer.holds() => of(permanent),
+        O::PrivatePage { all_zero: true, .. } if Guard::RuleZeroPage.holds() => None,
+        O::PrivatePage { page_lsn, log_now, .. } if Guard::RulePageLsn.holds() => {
+            of(page_lsn == log_now && page_lsn.is_valid())
+        }
+        O::Stored { init: true, .. } if Guard::RuleStoredInit.holds() => of(false),
+        O::Stored { main: true, .. } if Guard::RuleStoredMain.holds() => of(true),
+        O::Stored { main: false, .. } if Guard::RuleStoredNeither.holds() => of(false),
+        // Only without one of the guards: guessed, or left open.
+        O::MakerReturns { .. } | O::Stored { main: false, .. } => of(true),
+        _ => None,
     }
 }
 
@@ -62,7 +73,8 @@ pub fn decide(observation: Observation) -> Option<Class> {
 pub fn after(class: Class, observation: Observation) -> Class {
     match class {
         Class::Undecided => decide(observation).unwrap_or(Class::Undecided),
-        decided => decided,
+        decided if Guard::RuleStays.holds() => decided,
+        decided => decide(observation).unwrap_or(decided),
     }
 }
 
@@ -77,6 +89,7 @@ mod tests {
     use super::*;
     use Class::{Permanent, Undecided, Unlogged};
     use Observation as O;
+    use strata_common::guard::prove;
 
     const A: Lsn = Lsn(0x100_0028);
     const B: Lsn = Lsn(0x100_0060);
@@ -90,6 +103,29 @@ mod tests {
     }
 
     const ZERO: O = O::PrivatePage { all_zero: true, page_lsn: Lsn(0), log_now: B };
+
+    /// Each line is needed.
+    #[test]
+    fn trap_r13_every_line_of_the_rule() {
+        use Guard::*;
+        for line in [
+            RuleRedo,
+            RuleInitFork,
+            RuleNoRecord,
+            RuleOtherDatabase,
+            RuleRecordSaysNothing,
+            RuleCatalog,
+            RuleSharedBuffer,
+            RuleZeroPage,
+            RulePageLsn,
+            RuleStoredInit,
+            RuleStoredMain,
+            RuleStoredNeither,
+        ] {
+            prove(line, every_line_of_the_rule);
+        }
+        prove(RuleStays, a_decision_stays);
+    }
 
     /// One line of the rule each, as the story of one relation from its creation on.
     #[test]

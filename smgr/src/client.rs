@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork, TenantTimelineId, Term};
+use strata_common::{BLOCK_BYTES, BlockNumber, Guard, Lsn, RelFork, TenantTimelineId, Term};
 use strata_proto::page::page_service_client::PageServiceClient;
 use strata_proto::page::{self, page_error, page_request, page_response};
 use tokio::sync::mpsc::UnboundedSender;
@@ -255,7 +255,7 @@ fn to_wire(ticket: Ticket, request: Request) -> page::PageRequest {
     page::PageRequest {
         id: id_of(ticket),
         // A primary wants the latest: garbage collection may pass any LSN that it could name (L2).
-        request_lsn: u64::MAX,
+        request_lsn: if Guard::LatestWanted.holds() { u64::MAX } else { request.not_modified_since.0 },
         not_modified_since: request.not_modified_since.0,
         kind: Some(kind),
     }

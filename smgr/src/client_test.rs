@@ -10,6 +10,19 @@ use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Response, Status, Streaming};
 
+#[test]
+fn trap_l2_a_primary_wants_the_latest() {
+    strata_common::guard::prove(Guard::LatestWanted, || {
+        let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+        let pages = Ask::Pages { rel, first: BlockNumber(3), count: 2 };
+        for ask in [pages, Ask::RelSize(rel), Ask::RelExists(rel), Ask::TablespaceUsed { tablespace: 7 }] {
+            let request = Request { ask, not_modified_since: Lsn(0x100) };
+            let asked = to_wire(Ticket { slot: 1, generation: 1 }, request);
+            assert_eq!((asked.request_lsn, asked.not_modified_since), (u64::MAX, 0x100));
+        }
+    });
+}
+
 /// Answers pages filled with their block number; block 13 needs a second try, block 66 is corrupt.
 #[derive(Clone, Default)]
 struct TestService {

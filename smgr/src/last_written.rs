@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use strata_common::{BlockNumber, Lsn, RelFork};
+use strata_common::{BlockNumber, Guard, Lsn, RelFork};
 
 /// View of the cells; the memory belongs to whoever made it. Every cell starts at 0.
 #[derive(Clone, Copy)]
@@ -84,8 +84,18 @@ impl<'a> LastWritten<'a> {
     }
 
     fn raise(&self, cell: &AtomicU64, lsn: Lsn) {
-        cell.fetch_max(lsn.0, Ordering::AcqRel);
+        raise_cell(cell, lsn);
         self.head.maximum.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+}
+
+/// L4: between a look and a store another's higher LSN could be lost.
+fn raise_cell(cell: &AtomicU64, lsn: Lsn) {
+    if Guard::RaisedInOneStep.holds() {
+        cell.fetch_max(lsn.0, Ordering::AcqRel);
+    } else if cell.load(Ordering::Acquire) < lsn.0 {
+        std::thread::yield_now();
+        cell.store(lsn.0, Ordering::Release);
     }
 }
 
@@ -190,6 +200,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What a thread has raised is never lowered again by another that was slower.
+    #[test]
+    fn trap_l4_raised_in_one_step() {
+        strata_common::guard::prove(Guard::RaisedInOneStep, || {
+            let memory: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
+            let head = Head::default();
+            let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+            let race = |first: u64| {
+                let table = LastWritten::new(&head, &memory);
+                (0..200_000u64).map(|n| first + 2 * n).all(|lsn| {
+                    table.raise_page(rel, BlockNumber(0), Lsn(lsn));
+                    table.page(rel, BlockNumber(0)) >= Lsn(lsn)
+                })
+            };
+            let (even, odd) = std::thread::scope(|scope| {
+                let even = scope.spawn(strata_common::guard::carried(|| race(2)));
+                (race(3), even.join().expect("no panic"))
+            });
+            assert!(even && odd, "an LSN was lost");
+        });
     }
 
     /// With far more cells than pages the answer is nearly always exact: the table would be useless otherwise.

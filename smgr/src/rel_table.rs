@@ -5,9 +5,14 @@
 //! is never forgotten while the server lives (R1), only settled by proving that the pageserver has caught up with it
 //! (`settle`). Sizes only learned from the pageserver may be evicted and asked again.
 
-use strata_common::{ForkNumber, RelTag};
+use strata_common::{ForkNumber, Guard, RelTag};
 
 use crate::class::Class;
+
+/// Whether a fork may have `count` more blocks from `first` on: the last number means "none" (R10).
+pub fn may_grow(first: u32, count: u32) -> bool {
+    !Guard::BlockLimit.holds() || u64::from(first) + u64::from(count) < u64::from(u32::MAX)
+}
 
 /// Size of one fork.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,10 +134,11 @@ impl RelEntry {
 
     /// Whether the pageserver could give the same answers.
     fn can_be_forgotten(&self) -> bool {
-        let plain = |fork: &Fork| !fork.ours && fork.spilled == 0;
+        let ahead = Guard::SizesAheadOfTheLog.holds();
+        let plain = |fork: &Fork| !(fork.ours && ahead) && fork.spilled == 0;
         self.class != Class::Undecided
             && self.maker_pid == 0
-            && !self.made_here
+            && !(self.made_here && ahead)
             && self.forks.iter().all(plain)
     }
 

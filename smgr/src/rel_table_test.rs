@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use strata_common::guard::prove;
 
 fn tag(relation: u32) -> RelTag {
     RelTag { tablespace: 1663, database: 5, relation }
@@ -93,7 +94,23 @@ proptest! {
 }
 
 #[test]
-fn r1_sizes_of_ours_are_never_forgotten() {
+fn trap_r1_sizes_of_ours_are_never_forgotten() {
+    prove(Guard::SizesAheadOfTheLog, sizes_of_ours_are_never_forgotten);
+}
+
+#[test]
+fn trap_r10_the_last_block_number_is_nobodys() {
+    prove(Guard::BlockLimit, || {
+        assert!(may_grow(0, u32::MAX - 1) && may_grow(u32::MAX - 2, 1));
+        for (first, count) in
+            [(u32::MAX - 1, 1), (u32::MAX, 1), (0, u32::MAX), (u32::MAX - 64, 64), (u32::MAX, u32::MAX)]
+        {
+            assert!(!may_grow(first, count), "{count} blocks from {first} on");
+        }
+    });
+}
+
+fn sizes_of_ours_are_never_forgotten() {
     let (mut cells, mut used) = ([RelEntry::FREE; 8], 0);
     let mut table = RelPartition::new(&mut cells, &mut used);
     for relation in 0..7 {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use pgrx::pg_sys::{self, SMgrRelation};
-use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Guard, Lsn, RelFork, RelTag};
 use strata_smgr::class::{self, Observation};
 use strata_smgr::page::Page;
 use strata_smgr::rel_table::{Full, Room};
@@ -63,6 +63,11 @@ pub unsafe fn class_of(reln: SMgrRelation, fork: ForkNumber, seen: Seen<'_>) -> 
             class
         }
     }
+}
+
+/// An INIT fork is in the log and on the pageserver, whatever its relation is (R11).
+pub fn is_remote_init(fork: ForkNumber) -> bool {
+    fork == ForkNumber::Init && Guard::InitIsRemote.holds()
 }
 
 /// Puts a relation into the table that this server had not met, if there is room: without, it is asked for again.
@@ -156,7 +161,7 @@ pub unsafe fn settle_class(reln: SMgrRelation, class: Class) {
     let tag = unsafe { ffi::tag_of((*reln).smgr_rlocator.locator) };
     let entry = state::entry(tag);
     // Once decided its files are there and hold content: a REINDEX of an unlogged index makes the INIT fork after the build.
-    let decided = entry.is_some_and(|entry| entry.class != Class::Undecided);
+    let decided = entry.is_some_and(|entry| entry.class != Class::Undecided) && Guard::InitAfterMain.holds();
     if class == Class::Unlogged && mode() == Mode::Remote && !decided {
         for fork in [ForkNumber::Main, ForkNumber::FreeSpaceMap, ForkNumber::VisibilityMap] {
             let Some(ForkSize::Blocks(blocks)) = entry.map(|entry| entry.fork(fork).size) else { continue };

@@ -6,7 +6,7 @@
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, pg_guard};
-use strata_common::{BLOCK_BYTES, ForkNumber};
+use strata_common::{BLOCK_BYTES, ForkNumber, Guard};
 use strata_smgr::slots::Ask;
 use strata_smgr::{Class, ForkSize};
 
@@ -20,20 +20,23 @@ type SizeFunction = unsafe extern "C-unwind" fn(FunctionCallInfo) -> Datum;
 const GLOBAL_TABLESPACE: u32 = 1664;
 
 /// OIDs of `pg_proc.dat` and what takes their place. The functions call each other's C code, so each needs its own entry.
-const TAKEN_OVER: [(u32, SizeFunction); 8] = [
-    (2332, relation_size),
-    (2997, table_size),
-    (2998, indexes_size),
-    (2286, total_relation_size),
-    (2324, database_size_oid),
-    (2168, database_size_name),
-    (2322, tablespace_size_oid),
-    (2323, tablespace_size_name),
+const TAKEN_OVER: [(u32, SizeFunction, Guard); 8] = [
+    (2332, relation_size, Guard::RelationSize),
+    (2997, table_size, Guard::TableSize),
+    (2998, indexes_size, Guard::IndexesSize),
+    (2286, total_relation_size, Guard::TotalRelationSize),
+    (2324, database_size_oid, Guard::DatabaseSizeByOid),
+    (2168, database_size_name, Guard::DatabaseSizeByName),
+    (2322, tablespace_size_oid, Guard::TablespaceSizeByOid),
+    (2323, tablespace_size_name, Guard::TablespaceSizeByName),
 ];
 
 /// Takes the functions over; in the postmaster, so that every process has them.
 pub fn install() {
-    for (oid, function) in TAKEN_OVER {
+    for (oid, function, guard) in TAKEN_OVER {
+        if !guard.holds() {
+            continue;
+        }
         if let Err(problem) = take_over(oid, function) {
             pgrx::error!("cannot take over the size functions: {problem}");
         }

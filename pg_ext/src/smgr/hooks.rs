@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use pgrx::{PgLogLevel, ereport, pg_guard};
-use strata_common::{ForkNumber, Lsn, RelTag};
+use strata_common::{ForkNumber, Guard, Lsn, RelTag};
 use strata_smgr::Class;
 
 use super::classify::End;
@@ -175,18 +175,26 @@ pub unsafe extern "C-unwind" fn before_command(statement: *mut pg_sys::Node) -> 
     unsafe {
         match (*statement).type_ {
             NodeTag::T_CreatedbStmt => {
-                refuse_large_copy(statement.cast());
+                if Guard::LargeCopyRefused.holds() {
+                    refuse_large_copy(statement.cast());
+                }
                 After::DatabaseMade
             }
             NodeTag::T_DropdbStmt => {
                 DATABASE_DROPPED.set(None);
                 After::DatabaseDropped
             }
-            NodeTag::T_CreateTableSpaceStmt if tablespaces::is_a_folder(statement.cast()) => refuse(
-                "CREATE TABLESPACE with a location",
-                "it would be a folder on a disk, which this server does not keep",
-            ),
-            NodeTag::T_AlterDatabaseStmt if moves_database(statement.cast()) => {
+            NodeTag::T_CreateTableSpaceStmt
+                if Guard::LocationRefused.holds() && tablespaces::is_a_folder(statement.cast()) =>
+            {
+                refuse(
+                    "CREATE TABLESPACE with a location",
+                    "it would be a folder on a disk, which this server does not keep",
+                )
+            }
+            NodeTag::T_AlterDatabaseStmt
+                if Guard::DatabaseMoveRefused.holds() && moves_database(statement.cast()) =>
+            {
                 refuse("ALTER DATABASE SET TABLESPACE", "there is only one place where relations are stored")
             }
             _ => After::Nothing,
@@ -273,12 +281,19 @@ fn refuse(command: &str, why: &str) -> ! {
 pub extern "C-unwind" fn after_command(after: After) {
     match after {
         After::Nothing => {}
-        After::DatabaseMade => state::raise_floor(log_position::insert_lsn()),
+        After::DatabaseMade if Guard::CopiedDatabaseRaises.holds() => {
+            state::raise_floor(log_position::insert_lsn());
+        }
+        After::DatabaseMade => {}
         After::DatabaseDropped => {
             let Some(database) = DATABASE_DROPPED.take() else { return };
-            spill::purge(|entry| entry.tag.database == database);
+            if Guard::DropDatabaseForgets.holds() {
+                spill::purge(|entry| entry.tag.database == database);
+            }
             shadow::purge_database(database);
-            state::raise_floor(log_position::insert_lsn());
+            if Guard::DropDatabaseRaises.holds() {
+                state::raise_floor(log_position::insert_lsn());
+            }
         }
     }
 }

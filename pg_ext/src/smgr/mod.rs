@@ -31,7 +31,7 @@ mod pages;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use pgrx::pg_sys;
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 
 use crate::guc;
 use settings::{Entry, Mode};
@@ -143,6 +143,9 @@ pub fn on_shmem_startup() {
     if !unsafe { pg_sys::IsUnderPostmaster } {
         spill::reset();
         shadow::reset();
+        if !Guard::FloorAtStart.holds() {
+            return;
+        }
         // L7: nothing older than the start may be read.
         state::raise_floor(if settings::mode() == Mode::Compare {
             last_checkpoint()

@@ -24,7 +24,7 @@ type PageBytes = [u8; BLOCK_BYTES];
 pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, targets: &mut [*mut c_void]) {
     // SAFETY: the caller's promise.
     let rel = unsafe { ffi::rel_fork(reln, ffi::raw_fork(fork)) };
-    let class = if fork == ForkNumber::Init {
+    let class = if classify::is_remote_init(fork) {
         Class::Permanent
     } else {
         let permanence = buffers::permanence_at(targets[0]);
@@ -174,7 +174,7 @@ pub unsafe fn write(
     let pages: Vec<Box<PageBytes>> = sources.iter().map(|source| unsafe { copy_of(*source) }).collect();
     // SAFETY: as above.
     let rel = unsafe { ffi::rel_fork(reln, ffi::raw_fork(fork)) };
-    let class = if fork == ForkNumber::Init {
+    let class = if classify::is_remote_init(fork) {
         Class::Permanent
     } else {
         let seen = match buffers::permanence_at(sources[0]) {

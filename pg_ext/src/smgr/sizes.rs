@@ -3,7 +3,8 @@
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::{self, RelFileLocatorBackend, SMgrRelation};
 use pgrx::{PgLogLevel, ereport};
-use strata_common::{BlockNumber, ForkNumber, RelFork, RelTag};
+use strata_common::{BlockNumber, ForkNumber, Guard, Lsn, RelFork, RelTag};
+use strata_smgr::rel_table::may_grow;
 use strata_smgr::slots::Ask;
 use strata_smgr::{Class, ForkSize, RelEntry};
 
@@ -51,7 +52,9 @@ pub unsafe fn create(reln: SMgrRelation, fork: ForkNumber, is_redo: bool) {
     }
     let class = if fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
     classify::keep(tag, class, |entry| entry.create_fork(fork));
-    raise_all(tag);
+    if Guard::CreateRaises.holds() {
+        raise_all(tag);
+    }
 }
 
 fn create_main(tag: RelTag, is_redo: bool) {
@@ -71,7 +74,7 @@ fn create_main(tag: RelTag, is_redo: bool) {
 
 /// R14: the server looks for local files only when it picks a number. One that the pageserver knows must not be reused.
 fn refuse_reuse(tag: RelTag) {
-    if mode() != Mode::Remote {
+    if mode() != Mode::Remote || !Guard::ReuseRefused.holds() {
         return;
     }
     let main = tag.fork(ForkNumber::Main);
@@ -86,13 +89,15 @@ fn refuse_reuse(tag: RelTag) {
     }
 }
 
-/// Whatever is read of the relation from now on reflects at least the log until now (R1, R4, R5, V4).
+/// Whatever is read of the relation from now on reflects at least the log until now (R1, R5).
 fn raise_all(tag: RelTag) {
     let insert_lsn = log_position::insert_lsn();
-    for fork in ForkNumber::ALL {
-        state::last_written().raise_size(tag.fork(fork), insert_lsn);
-        state::last_written().raise_fork(tag.fork(fork), insert_lsn);
-    }
+    ForkNumber::ALL.iter().for_each(|fork| raise(tag.fork(*fork), insert_lsn));
+}
+
+fn raise(rel: RelFork, insert_lsn: Lsn) {
+    state::last_written().raise_size(rel, insert_lsn);
+    state::last_written().raise_fork(rel, insert_lsn);
 }
 
 /// Whether a fork exists.
@@ -108,7 +113,7 @@ pub unsafe fn exists(reln: SMgrRelation, fork: ForkNumber) -> bool {
     // R6: after the commit or abort record nothing may wait or fail. "It exists" only makes the server look at all buffers.
     // SAFETY: a plain variable of this process.
     let in_transaction = unsafe { pg_sys::IsTransactionState() } && !crate::wal::is_finishing_prepared();
-    let ending = !in_transaction && mode() == Mode::Remote;
+    let ending = !in_transaction && mode() == Mode::Remote && Guard::NoNetworkInCommit.holds();
     let known = state::entry(tag);
     if known.is_none() && ending {
         return true;
@@ -216,7 +221,7 @@ fn learn(reln: SMgrRelation, rel: RelFork, class: Class) -> u32 {
 
 /// R10: the last block number means "none".
 pub fn refuse_too_large(block: u32, count: u32) {
-    if u64::from(block) + u64::from(count) >= u64::from(u32::MAX) {
+    if !may_grow(block, count) {
         ereport!(
             PgLogLevel::ERROR,
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -252,7 +257,12 @@ pub unsafe fn truncate(reln: SMgrRelation, fork: ForkNumber, old_blocks: u32, bl
     let class = if fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };
     classify::keep(rel.rel, class, |entry| entry.truncate(fork, blocks));
     // V4: the cut changes bits of pages of the other forks, too.
-    raise_all(rel.rel);
+    let insert_lsn = log_position::insert_lsn();
+    for fork in ForkNumber::ALL {
+        if fork != ForkNumber::Main || Guard::TruncationRaises.holds() {
+            raise(rel.rel.fork(fork), insert_lsn);
+        }
+    }
 }
 
 /// A fork is gone; the transaction that dropped or made it has ended, so failures are warnings (R6).
@@ -270,12 +280,14 @@ pub unsafe fn unlink(locator: RelFileLocatorBackend, fork: RawFork, is_redo: boo
     let Ok(raw) = u8::try_from(fork) else { return };
     let Some(name) = ForkNumber::from_raw(raw) else { return };
     shadow::purge(tag.fork(name));
-    if entry.is_some_and(|entry| entry.fork(name).spilled > 0) {
+    if entry.is_some_and(|entry| entry.fork(name).spilled > 0) && Guard::DropPurgesSpill.holds() {
         spill::unlink(tag.fork(name));
     }
     // The server goes through the forks in order; with the last one the relation is forgotten (R5).
     if name == ForkNumber::Init {
-        raise_all(tag);
+        if Guard::DropRaises.holds() {
+            raise_all(tag);
+        }
         state::with_partition(tag, state::LockMode::Exclusive, |mut table| table.remove(tag));
     }
 }

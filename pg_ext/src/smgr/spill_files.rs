@@ -12,7 +12,7 @@ use std::path::Path;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgLogLevel, ereport};
-use strata_common::{BLOCK_BYTES, BlockNumber, RelFork, RelTag};
+use strata_common::{BLOCK_BYTES, BlockNumber, Guard, RelFork, RelTag};
 
 const FOLDER: &str = "strata_spill";
 
@@ -122,6 +122,9 @@ pub fn remove(rel: RelFork) {
         if let Err(error) = std::fs::remove_file(Path::new(&name))
             && error.kind() != std::io::ErrorKind::NotFound
         {
+            if !Guard::UnlinkWarns.holds() {
+                pgrx::error!("could not remove file \"{name}\" of the spill store: {error}");
+            }
             pgrx::warning!("could not remove file \"{name}\" of the spill store: {error}");
         }
     }

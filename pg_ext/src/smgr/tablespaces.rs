@@ -12,7 +12,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgLogLevel, ereport};
-use strata_common::RelTag;
+use strata_common::{Guard, RelTag};
 use strata_smgr::slots::Ask;
 
 use super::settings::{Mode, mode};
@@ -53,7 +53,7 @@ pub fn relation_made(tag: RelTag) {
 
 /// DROP TABLESPACE has passed all checks but the one for content.
 pub fn before_drop(tablespace: Oid) {
-    if mode() != Mode::Remote {
+    if mode() != Mode::Remote || !Guard::TablespaceLooked.holds() {
         return;
     }
     lock(tablespace, pg_sys::AccessExclusiveLock);

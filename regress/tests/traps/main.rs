@@ -3,5 +3,9 @@
 //!
 //! `regress/run-suites.sh small traps` builds what it needs and runs all of them.
 
+mod databases;
+mod life;
+mod lsn;
 mod maps;
 mod pages;
+mod reuse;

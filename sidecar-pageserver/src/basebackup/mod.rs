@@ -10,7 +10,7 @@ mod tarball;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork};
+use strata_common::{BlockNumber, ForkNumber, Guard, Lsn, RelFork};
 use strata_pgwal::handoff::{fabricate_segments, handoff_record};
 use strata_pgwal::rmgr::{self, xlog_info};
 use strata_pgwal::{LogIdentity, RawRecord, RecordSpec};
@@ -208,6 +208,9 @@ async fn unlogged<S: Store>(view: &View<S>, tar: &mut Tarball) -> Result<(), Bac
         let Some(KeyName::InitFork(rel)) = KeyName::of(key) else { continue };
         let pages = fork_pages(view, rel.fork(ForkNumber::Init)).await?;
         for fork in [ForkNumber::Init, ForkNumber::Main] {
+            if fork == ForkNumber::Main && !Guard::MainFromInit.holds() {
+                continue;
+            }
             tar.file(&relation_path(rel.fork(fork)), &pages).await?;
         }
     }

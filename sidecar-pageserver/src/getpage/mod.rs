@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
+use strata_common::{BLOCK_BYTES, BlockNumber, Guard, Lsn, RelFork};
 use strata_proto::page::page_error::Kind as ErrorKind;
 use strata_proto::page::page_request::Kind as Request;
 use strata_proto::page::page_response::Kind as Answer;
@@ -88,7 +88,9 @@ async fn try_answer<S: Store>(timeline: &Timeline<S>, request: PageRequest) -> R
     if since > wanted {
         return Err(Refusal::bad(format!("not_modified_since {since} is above request_lsn {wanted}")));
     }
-    timeline.wait_for(since, LOG_WAIT_MAX).await?;
+    if Guard::WaitForLog.holds() {
+        timeline.wait_for(since, LOG_WAIT_MAX).await?;
+    }
     let lsn = wanted.min(timeline.last_record());
     match request.kind.ok_or_else(|| Refusal::bad("the request asks for nothing"))? {
         Request::GetPages(pages) => Ok(Answer::Pages(get_pages(timeline, pages, lsn).await?)),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ::metrics::Histogram;
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
-use strata_common::{Lsn, Term};
+use strata_common::{Guard, Lsn, Term};
 use strata_proto::convert::tenant_timeline;
 use strata_proto::page::page_request::Kind;
 use strata_proto::page::page_service_server::PageService;
@@ -202,7 +202,8 @@ impl<S: Store> Exchange<'_, S> {
     }
 
     async fn answer(&self, request: PageRequest) -> PageResponse {
-        let since = request.not_modified_since.max(self.asker.start.0);
+        let start = if Guard::StreamStart.holds() { self.asker.start } else { Lsn::INVALID };
+        let since = request.not_modified_since.max(start.0);
         let begun = matches!(request.kind, Some(Kind::GetPages(_))).then(Instant::now);
         let answer =
             getpage::answer(self.timeline, PageRequest { not_modified_since: since, ..request }).await;

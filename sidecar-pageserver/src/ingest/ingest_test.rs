@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_common::guard::prove;
+use strata_common::{BlockNumber, ForkNumber, Guard, Lsn, RelFork, RelTag};
 use strata_pgwal::RecordSpec;
 use strata_pgwal::rmgr;
 use strata_redo::effect::{DatabaseTag, PageId, PageValue, TruncateForks};
@@ -110,8 +111,24 @@ fn nothing_of_before_a_truncation_or_drop_shows_again() {
     assert_eq!((bench.first_byte(main_fork(), 0), bench.first_byte(main_fork(), 1)), (0, 2));
 }
 
-/// R7: counted in questions to storage, each of which goes through every layer.
 #[test]
+fn trap_r2_a_creation_of_what_is_there_keeps_its_size() {
+    prove(Guard::CreateKeepsSize, || {
+        let mut bench = Bench::new();
+        bench.record(vec![image(main_fork(), 3, 7)]);
+        for _ in 0..2 {
+            bench.record(vec![Effect::RelCreate(main_fork())]);
+            assert_eq!((bench.blocks(main_fork()), bench.first_byte(main_fork(), 3)), (Some(4), 7));
+        }
+    });
+}
+
+#[test]
+fn trap_r7_very_many_relations_are_dropped_without_looking_them_up() {
+    prove(Guard::DropsLookNothingUp, very_many_relations_are_dropped_without_looking_them_up);
+}
+
+/// R7: counted in questions to storage, each of which goes through every layer.
 fn very_many_relations_are_dropped_without_looking_them_up() {
     let mut bench = Bench::new();
     let rel = |number: u32| RelTag { relation: 20_000 + number, ..REL };

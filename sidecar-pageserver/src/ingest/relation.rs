@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+use strata_common::{BlockNumber, ForkNumber, Guard, Lsn, RelFork, RelTag};
 use strata_redo::change::{encode_fsm_truncate_tail, encode_vm_clear, encode_vm_truncate_tail};
 use strata_redo::effect::{PageId, PageValue, TruncateForks};
 use strata_redo::vm::MapCut;
@@ -104,7 +104,7 @@ impl<S: Store> Ingest<S> {
 
     /// Does not shrink a fork that is there (R2).
     pub(super) async fn create(&mut self, lsn: Lsn, rel: RelFork) -> Result<(), IngestError> {
-        if self.size(rel).await?.is_none() {
+        if self.size(rel).await?.is_none() || !Guard::CreateKeepsSize.holds() {
             self.born(lsn, rel, 0);
         }
         Ok(())
@@ -175,6 +175,9 @@ impl<S: Store> Ingest<S> {
     /// nothing is known here gets its end written whether or not it was there.
     pub(super) async fn drop_relation(&mut self, lsn: Lsn, rel: RelTag) -> Result<(), IngestError> {
         for fork in [ForkNumber::Main, ForkNumber::FreeSpaceMap, ForkNumber::VisibilityMap] {
+            if !Guard::DropsLookNothingUp.holds() {
+                self.size(rel.fork(fork)).await?;
+            }
             if self.sizes.newest(rel.fork(fork)).is_none_or(|size| size.blocks.is_some()) {
                 self.gone(lsn, rel.fork(fork));
             }
