@@ -46,6 +46,7 @@ bench: build
 	@vanilla=$$(setup/build-postgres.sh vanilla)
 	cargo build --release -p strata-bench
 	cargo build --release -p strata-redo --example redo_speed
+	cargo build --release -p strata-pageserver --example ingest_speed
 	target/release/strata-bench --vanilla "$$vanilla/install" $(BENCH_ARGS)
 
 #: make lint        formatting, clippy, shell syntax, tidy

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod commits;
+mod ingest;
 mod interrupt;
 mod peer;
 mod redo;
@@ -46,12 +47,22 @@ pub struct Size {
     pub scale: u32,
     /// pgbench's scales of the small and the big database of the start and branch benchmarks; a scale is about 15 MB.
     pub database_scales: [u32; 2],
+    /// Log that is taken in, at least.
+    pub log_megabytes: u64,
     /// Repeated starts, losses and branches.
     pub repeats: u32,
 }
 
-const QUICK: Size = Size { rounds: 3, round_seconds: 8, scale: 10, database_scales: [7, 34], repeats: 5 };
-const LONG: Size = Size { rounds: 7, round_seconds: 30, scale: 20, database_scales: [7, 137], repeats: 15 };
+const QUICK: Size =
+    Size { rounds: 3, round_seconds: 8, scale: 10, database_scales: [7, 34], log_megabytes: 300, repeats: 5 };
+const LONG: Size = Size {
+    rounds: 7,
+    round_seconds: 30,
+    scale: 20,
+    database_scales: [7, 137],
+    log_megabytes: 1000,
+    repeats: 15,
+};
 
 impl Arguments {
     fn wants(&self, id: &str) -> bool {
@@ -65,9 +76,10 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 3] = [
+    let benchmarks: [(&[&str], Benchmark); 4] = [
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
+        (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
     ];
     for (ids, benchmark) in benchmarks {

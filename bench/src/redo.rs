@@ -69,7 +69,7 @@ fn total_records(stats: &str) -> Result<u64> {
 
 /// CPU and elapsed seconds in "redo done at … system usage: CPU: user: 0.41 s, system: 0.05 s, elapsed: 0.52 s"
 /// (`src/backend/access/transam/xlogrecovery.c`, `src/backend/utils/misc/pg_rusage.c`).
-fn redo_seconds(log: &str) -> Result<(f64, f64)> {
+pub fn redo_seconds(log: &str) -> Result<(f64, f64)> {
     let line =
         log.lines().find(|line| line.contains("redo done at")).context("the server did not recover")?;
     let after = |what: &str| -> Result<f64> {
