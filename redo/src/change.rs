@@ -12,7 +12,7 @@ use strata_pgwal::{DecodedBlock, DecodedRecord, rmgr};
 use crate::error::Fault;
 use crate::image::ImageView;
 use crate::slru::SlruChange;
-use crate::wire::{Parts, put_length};
+use crate::wire::{Parts, length_bytes, put_length};
 
 /// First byte of every encoded change.
 pub const CHANGE_VERSION: u8 = 1;
@@ -39,6 +39,9 @@ mod flag {
 
 /// Bytes of one reference to another block: id and block number.
 const REFERENCE_BYTES: usize = 5;
+/// What comes before the references, and before the bytes of an image and their length.
+const RECORD_HEADER_BYTES: usize = 11;
+const IMAGE_HEADER_BYTES: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
@@ -169,9 +172,13 @@ pub fn encode_record(record: &DecodedRecord, block: &DecodedBlock, keep: Keep) -
     let main = &record.main_data[..record.main_data.len().min(keep.main_bytes)];
     let data: &[u8] = if keep.data { &block.data } else { &[] };
     let image = block.image.as_ref().filter(|image| image.apply);
-    let image_bytes = image.map_or(0, |image| 16 + image.bytes.len());
+    let image_bytes =
+        image.map_or(0, |image| IMAGE_HEADER_BYTES + length_bytes(image.bytes.len()) + image.bytes.len());
     let references = record.blocks.len().saturating_sub(1) * REFERENCE_BYTES;
-    let mut out = Vec::with_capacity(21 + references + main.len() + data.len() + image_bytes);
+    let parts = length_bytes(main.len()) + main.len() + length_bytes(data.len()) + data.len();
+    // Exactly: a buffer with room left would cost a second allocation when it is frozen.
+    let room = RECORD_HEADER_BYTES + references + parts + image_bytes;
+    let mut out = Vec::with_capacity(room);
     out.extend([CHANGE_VERSION, kind::RECORD, record.rmid, record.rmgr_info()]);
     out.extend(record.xid.to_le_bytes());
     let will_init = if block.will_init { flag::WILL_INIT } else { 0 };
@@ -189,6 +196,7 @@ pub fn encode_record(record: &DecodedRecord, block: &DecodedBlock, keep: Keep) -
     if let Some(image) = image {
         ImageView::from(image).encode(&mut out);
     }
+    debug_assert!(out.len() == room, "{} bytes in room for {room}", out.len());
     Bytes::from(out)
 }
 

@@ -116,6 +116,11 @@ pub fn put_length(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
+/// What `put_length` takes, bytes.
+pub fn length_bytes(value: usize) -> usize {
+    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// The little-endian `u16`s of a slice; a trailing odd byte is not part of it.
 pub fn u16_list(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + Clone + '_ {
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
@@ -130,6 +135,7 @@ mod tests {
         for value in [0usize, 1, 127, 128, 300, 16_383, 16_384, 1 << 28, u32::MAX as usize] {
             let mut bytes = Vec::new();
             put_length(&mut bytes, value);
+            assert_eq!(bytes.len(), length_bytes(value), "{value}");
             let mut parts = Parts::new(&bytes, "length");
             assert_eq!(parts.length(), Ok(value));
             assert!(parts.is_empty());

@@ -80,15 +80,7 @@ impl Store for storage::Timeline {
     }
 
     fn put(&self, values: Vec<(Key, Lsn, Value)>) -> Result<(), StoreError> {
-        let mut values = values.into_iter().peekable();
-        while let Some((key, lsn, value)) = values.next() {
-            let mut record = vec![(key, value)];
-            while let Some((key, _, value)) = values.next_if(|(_, next, _)| *next == lsn) {
-                record.push((key, value));
-            }
-            storage::Timeline::put(self, lsn, record)?;
-        }
-        Ok(())
+        Ok(self.put_all(values)?)
     }
 
     async fn finish(&self, end: Lsn, metadata: &[u8]) -> Result<(), StoreError> {

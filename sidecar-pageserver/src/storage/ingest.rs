@@ -39,10 +39,7 @@ impl Timeline {
     /// it can be read before [`Timeline::finish_record`]. Does not wait: what is put between two finishes comes on top of the bound.
     pub fn put(&self, lsn: Lsn, values: Vec<(Key, Value)>) -> Result<(), StorageError> {
         self.check_running()?;
-        if let Some((_, value)) = values.iter().find(|(_, value)| value.bytes().len() > VALUE_BYTES_MAX) {
-            let bytes = value.bytes().len();
-            return Err(StorageError::TooLarge { what: "a value", bytes, max: VALUE_BYTES_MAX });
-        }
+        check_sizes(values.iter().map(|(_, value)| value))?;
         let mut ingest = self.ingest.lock().expect("no panic under this lock");
         let last = ingest.put.max(ingest.finished + 1);
         if lsn < last {
@@ -50,6 +47,25 @@ impl Timeline {
         }
         ingest.put = lsn;
         ingest.open.put(lsn, values);
+        Ok(())
+    }
+
+    /// As [`Timeline::put`], values of many records in the order of the log; all of them or, after an error, none.
+    pub fn put_all(&self, values: Vec<(Key, Lsn, Value)>) -> Result<(), StorageError> {
+        self.check_running()?;
+        check_sizes(values.iter().map(|(_, _, value)| value))?;
+        let mut ingest = self.ingest.lock().expect("no panic under this lock");
+        let mut last = ingest.put.max(ingest.finished + 1);
+        for (_, lsn, _) in &values {
+            if *lsn < last {
+                return Err(StorageError::OutOfOrder { id: self.id, what: "a value", lsn: *lsn, last });
+            }
+            last = *lsn;
+        }
+        if !values.is_empty() {
+            ingest.put = last;
+            ingest.open.put_all(values);
+        }
         Ok(())
     }
 
@@ -163,4 +179,12 @@ impl Timeline {
     fn check_running(&self) -> Result<(), StorageError> {
         self.stopped.borrow().as_ref().map_or(Ok(()), |why| Err(why.clone()))
     }
+}
+
+fn check_sizes<'a>(mut values: impl Iterator<Item = &'a Value>) -> Result<(), StorageError> {
+    let large = values.find(|value| value.bytes().len() > VALUE_BYTES_MAX);
+    large.map_or(Ok(()), |value| {
+        let bytes = value.bytes().len();
+        Err(StorageError::TooLarge { what: "a value", bytes, max: VALUE_BYTES_MAX })
+    })
 }

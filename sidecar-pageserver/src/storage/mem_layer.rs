@@ -15,6 +15,8 @@ use crate::core::key::{Key, KeyRange, Value};
 
 /// Values are copied into chunks of this size, bytes; larger ones get a chunk of their own.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Values added before readers get their turn.
+const VALUES_PER_LOCK: usize = 256;
 /// What a value costs beside its bytes, about: entry, and its part of the map.
 const VALUE_OVERHEAD_BYTES: u64 = 80;
 
@@ -44,22 +46,22 @@ impl MemLayer {
 
     /// Adds values of one LSN; LSNs never go down from put to put.
     pub fn put(&self, lsn: Lsn, values: impl IntoIterator<Item = (Key, Value)>) {
-        let mut guard = self.content.write().expect("no panic under this lock");
-        let content = &mut *guard;
-        let mut added = 0;
-        for (key, value) in values {
-            added += value.bytes().len() as u64 + VALUE_OVERHEAD_BYTES;
-            let value = content.own(value);
-            let versions = content.by_key.entry(key).or_default();
-            if value.is_root() {
-                // Nothing put before it at the same LSN can ever be read (trap G3).
-                while versions.last().is_some_and(|(other, _)| *other == lsn) {
-                    versions.pop();
-                }
+        self.put_all(values.into_iter().map(|(key, value)| (key, lsn, value)));
+    }
+
+    /// Adds values of LSNs that never go down. Readers get their turn in between: they see nothing of records that are not finished.
+    pub fn put_all(&self, values: impl IntoIterator<Item = (Key, Lsn, Value)>) {
+        let mut values = values.into_iter().peekable();
+        while values.peek().is_some() {
+            let mut content = self.content.write().expect("no panic under this lock");
+            let mut added = 0;
+            for (key, lsn, value) in values.by_ref().take(VALUES_PER_LOCK) {
+                added += value.bytes().len() as u64 + VALUE_OVERHEAD_BYTES;
+                content.add(key, lsn, value);
             }
-            versions.push((lsn, value));
+            drop(content);
+            self.bytes.fetch_add(added, Ordering::Relaxed);
         }
-        self.bytes.fetch_add(added, Ordering::Relaxed);
     }
 
     /// Gives `collector` what it holds of `key` at or below `lsn` and above `above`.
@@ -108,6 +110,18 @@ impl MemLayer {
 }
 
 impl Content {
+    fn add(&mut self, key: Key, lsn: Lsn, value: Value) {
+        let value = self.own(value);
+        let versions = self.by_key.entry(key).or_default();
+        if value.is_root() {
+            // Nothing put before it at the same LSN can ever be read (trap G3).
+            while versions.last().is_some_and(|(other, _)| *other == lsn) {
+                versions.pop();
+            }
+        }
+        versions.push((lsn, value));
+    }
+
     fn own(&mut self, value: Value) -> Value {
         match value {
             Value::Image(bytes) => Value::Image(self.copy(&bytes)),
@@ -161,6 +175,30 @@ mod tests {
         assert_eq!(read(&layer, 20, None), (Some("a".into()), vec!["b".into(), "c".into(), "d".into()]));
         assert_eq!(read(&layer, 20, Some(10)), (None, vec!["d".into()]));
         assert!(layer.bytes() > 0);
+    }
+
+    #[test]
+    fn values_of_many_records_at_once_are_those_of_one_after_the_other() {
+        let (single, together) = (MemLayer::new(Lsn(1)), MemLayer::new(Lsn(1)));
+        let value = |n: u64| if n % 7 == 3 { image("i") } else { change("c") };
+        // Over the end of a lock's share, inside of an LSN.
+        let values: Vec<(Key, Lsn, Value)> = (0..3 * VALUES_PER_LOCK as u64)
+            .map(|n| (key((n % 5) as u8), Lsn(10 + n / 5), value(n)))
+            .collect();
+        for (key, lsn, value) in values.clone() {
+            single.put(lsn, [(key, value)]);
+        }
+        together.put_all(values);
+        let all = |layer: &MemLayer| {
+            let mut all = Vec::new();
+            let visited: Result<(), ()> = layer.for_each(|key, versions| {
+                all.push((key, versions.to_vec()));
+                Ok(())
+            });
+            visited.map(|()| all)
+        };
+        assert_eq!(all(&single), all(&together));
+        assert_eq!(single.bytes(), together.bytes());
     }
 
     #[test]
