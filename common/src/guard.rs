@@ -2,7 +2,7 @@
 //!
 //! A test that shows a trap proves something only if it fails without the guard. Each guard of the product asks [`Guard::holds`]. In a
 //! normal build that is `true`, known to the compiler, and nothing can change it. Built with the feature `guards-off`, which only
-//! `setup/build-guards-off.sh` switches on, the guard that the environment variable `STRATA_GUARD_OFF` names is gone in that process.
+//! `setup/build-guards-off.sh` switches on, the guards that the environment variable `STRATA_GUARD_OFF` names are gone in that process.
 //! The suite `regress/tests/traps` runs each trap with its guard and without (`STRATA_TEST_GUARDS=off`).
 
 /// Names guards that are not there, with commas between them, in builds with the feature `guards-off`.
@@ -31,9 +31,79 @@ macro_rules! guards {
 
 guards! {
     // Pages that change without enough WAL.
+    /// A page with content that was never logged stops the server when it leaves.
+    NotLogged = "W1-not-logged",
+    /// Pages of an index that is being built are spilled.
+    BuildPages = "W2-build-pages",
+    /// The spill store forgets a page that is written with content of the log.
+    EntryDies = "W2-entry-dies",
+    /// A cut cuts the spill store, too.
+    SpillCut = "W2-cut",
+    /// A commit is refused while a page of it is nowhere but in the spill store.
+    OnlyCopies = "W2-only-copies",
+    /// A page that leaves shared buffers is read again at its LSN at least.
+    PageLsn = "W3-page-lsn",
+    /// The log is flushed as far as a read must reflect it.
+    FlushFirst = "W4-flush-first",
+    /// A page that is written past shared buffers is read again at its LSN at least.
+    DirectLsn = "W5-direct-lsn",
+    /// A page that is added past shared buffers makes its fork longer.
+    DirectSize = "W5-direct-size",
     /// Heap pages with command ids of running transactions are spilled.
     CommandIds = "W6-command-ids",
+    /// A multixact counts as running.
+    MultiRuns = "W6-multixact",
+    /// Pages are looked at unless no running transaction can have changed them.
+    QuietBound = "W6-quiet-bound",
+    /// A spilled page is later read from the log as of its spilling at least.
+    SpillRaises = "W6-spill-raises",
+    /// Heap pages with speculative tokens of running transactions are spilled.
+    SpeculativeTokens = "W7-speculative-tokens",
+    /// Btree pages with the cycle id of a running vacuum are spilled.
+    CycleIds = "W8-cycle-ids",
+    /// The page of a sequence that is ahead of its log is spilled.
+    SequenceAhead = "W9-sequence-ahead",
+    /// A clean stop logs images of sequences that are ahead of their log.
+    SequenceImages = "W9-sequence-images",
+    /// A block beyond what the log knows of its fork is one of zeros.
+    ZerosBeyondEnd = "W13-zeros-beyond-end",
+    /// Blocks that a record skips get zeros over what was there.
+    GapZeros = "W14-gap-zeros",
+    /// A restored image has its record's end as its LSN.
+    ImageLsn = "W15-image-lsn",
+    /// A restored image has zeros in its hole.
+    ImageHole = "W15-image-hole",
+    /// A restored image of zeros gets no LSN.
+    ImageOfZeros = "W15-image-of-zeros",
+    /// Redo of GiST and hash goes on after an image.
+    BeyondImage = "W16-beyond-image",
+    /// Blocks that are added without log make the fork longer.
+    GrownSize = "W17-grown-size",
+    /// Pages of free space maps are spilled.
+    FreeSpaceSpilled = "W18-free-space-spilled",
     // Visibility map and free space map.
+    /// INSERT clears map bits.
+    InsertClears = "V1-insert",
+    /// UPDATE clears map bits of the page that it takes a row from.
+    UpdateOldClears = "V1-update-old",
+    /// UPDATE clears map bits of the page that it puts a row on.
+    UpdateNewClears = "V1-update-new",
+    /// DELETE clears map bits.
+    DeleteClears = "V1-delete",
+    /// A row's lock clears the frozen bit.
+    LockClears = "V1-lock",
+    /// A lock on a row's later version clears the frozen bit.
+    LockUpdatedClears = "V1-lock-updated",
+    /// An insertion of many rows clears map bits.
+    MultiInsertClears = "V1-multi-insert",
+    /// Bits of a map page that does not exist are not cleared.
+    MissingMapPage = "V3-missing-map-page",
+    /// Pages of maps are read again as of the last cut of their relation at least.
+    CutMaps = "V4-cut-maps",
+    /// A cut clears the tail of the visibility map's last page.
+    CutTail = "V4-cut-tail",
+    /// Free space maps are logged as images.
+    FreeSpaceImages = "V5-free-space-images",
     /// A written page with PD_ALL_VISIBLE raises its last-written LSN to the insert LSN.
     AllVisible = "V7-all-visible",
     // Relation size, existence, life and death.
@@ -146,6 +216,14 @@ impl Guard {
             ids.split(',').filter(|id| !id.is_empty()).map(named).collect()
         });
         !off.contains(&self) && OFF_HERE.get() != Some(self)
+    }
+
+    /// For tests of pure code: `sound` holds, and in a build with the feature `guards-off` it does not hold without the guard.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    pub fn is_needed_for(self, sound: impl Fn() -> bool) {
+        prove(self, || assert!(sound(), "the guard {} does not help", self.id()));
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Guard, Lsn};
 use strata_smgr::evict::{self, Surroundings, Verdict};
 use strata_smgr::page::{Page, PageKind};
 use strata_smgr::quiet::Samples;
@@ -127,7 +127,7 @@ fn entries(wanted: impl Fn(&RelEntry) -> bool) -> Vec<RelEntry> {
 /// Logs at most `most` spilled pages of the free space map; how many.
 fn save_free_space(entry: &RelEntry, most: usize) -> usize {
     let rel = entry.tag.fork(ForkNumber::FreeSpaceMap);
-    if entry.fork(rel.fork).spilled == 0 {
+    if entry.fork(rel.fork).spilled == 0 || !Guard::FreeSpaceImages.holds() {
         return 0;
     }
     spill::review(rel, Part { turn: 0, most }, |block, page| {
@@ -168,7 +168,7 @@ fn is_ahead(page: Page<'_>) -> bool {
 
 fn save_sequence(entry: &RelEntry) {
     let rel = entry.tag.fork(ForkNumber::Main);
-    if entry.fork(rel.fork).spilled == 0 {
+    if entry.fork(rel.fork).spilled == 0 || !Guard::SequenceImages.holds() {
         return;
     }
     spill::review(rel, Part { turn: 0, most: 1 }, |block, page: &mut [u8; BLOCK_BYTES]| {

@@ -4,7 +4,7 @@
 //! `xlogutils.c` does after it: a page that is still uninitialized keeps its zero LSN.
 
 use bytes::{Bytes, BytesMut};
-use strata_common::{BLOCK_BYTES, Lsn};
+use strata_common::{BLOCK_BYTES, Guard, Lsn};
 use strata_pgwal::{BlockImage, ImageCompression};
 
 use crate::error::Fault;
@@ -89,8 +89,11 @@ impl<'a> ImageView<'a> {
                 page.copy_within(hole_offset..expected, hole_end);
             }
         }
-        page[hole_offset..hole_end].fill(0);
-        if !page::is_new(page) {
+        if Guard::ImageHole.holds() {
+            page[hole_offset..hole_end].fill(0);
+        }
+        let stays_new = page::is_new(page) && Guard::ImageOfZeros.holds();
+        if !stays_new && Guard::ImageLsn.holds() {
             page::set_lsn(page, lsn);
         }
         Ok(())

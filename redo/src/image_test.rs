@@ -64,6 +64,25 @@ fn a_page_of_zeros_stays_zero() {
 }
 
 #[test]
+fn trap_w15_an_image_is_the_page_as_of_the_records_end() {
+    let hole = 100..8000;
+    let bytes = without_hole(&sample(), hole.clone());
+    let restored = |before: u8| {
+        let mut page = [before; BLOCK_BYTES];
+        view(ImageCompression::None, &bytes, hole.clone()).restore(&mut page, Lsn(100)).unwrap();
+        page
+    };
+    Guard::ImageLsn.is_needed_for(|| page::lsn(&restored(0)) == Lsn(100));
+    // What lay there before does not shine through.
+    Guard::ImageHole.is_needed_for(|| restored(0x55)[hole.clone()].iter().all(|byte| *byte == 0));
+    Guard::ImageOfZeros.is_needed_for(|| {
+        let mut page = [0x55; BLOCK_BYTES];
+        view(ImageCompression::None, &[], 0..BLOCK_BYTES).restore(&mut page, Lsn(100)).unwrap();
+        page == [0; BLOCK_BYTES]
+    });
+}
+
+#[test]
 fn broken_images_are_refused() {
     let mut page = [0; BLOCK_BYTES];
     let short = vec![0; 8000];

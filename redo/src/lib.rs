@@ -25,7 +25,7 @@ pub(crate) mod testing;
 pub mod vm;
 pub mod wire;
 
-use strata_common::{BLOCK_BYTES, ForkNumber, Lsn};
+use strata_common::{BLOCK_BYTES, ForkNumber, Guard, Lsn};
 use strata_pgwal::DecodedRecord;
 use strata_pgwal::rmgr as rmid;
 
@@ -139,7 +139,7 @@ fn apply_record(page: &mut Page, redo: Redo<'_>) -> Result<(), Fault> {
     if let Some(image) = image {
         image.restore(page, redo.lsn)?;
         // Only GiST and hash have records that go on after an image (W16).
-        if !matches!(rmid, rmid::GIST | rmid::HASH) {
+        if !matches!(rmid, rmid::GIST | rmid::HASH) || !Guard::BeyondImage.holds() {
             return Ok(());
         }
     } else if !will_init {

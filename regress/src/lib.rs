@@ -10,6 +10,7 @@ pub mod mounts;
 pub mod oracle;
 pub mod points;
 pub mod postgres;
+pub mod psql_session;
 pub mod random;
 pub mod refusal;
 pub mod replay;

@@ -8,7 +8,11 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use strata_common::Guard;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::held_log::{Held, HeldLog};
+use crate::psql_session::PsqlSession;
 use crate::session::Session;
 use crate::whole::{Compute, Whole};
 
@@ -54,12 +58,17 @@ pub struct Ground {
     log: HeldLog,
 }
 
-/// What every scenario may use: `evict('t')` puts all pages of a relation out of shared buffers, `buffered('t')` counts those left.
+/// What every scenario may use: `evict('t')` puts all pages of a relation out of shared buffers and counts those that stay,
+/// `evict('t', 2)` those of one fork.
 const TOOLS: &str = "
     CREATE EXTENSION IF NOT EXISTS strata; CREATE EXTENSION IF NOT EXISTS pg_buffercache;
     CREATE FUNCTION evict(regclass) RETURNS bigint LANGUAGE sql AS
     $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
-       WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
+       WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$;
+    CREATE FUNCTION evict(regclass, int) RETURNS bigint LANGUAGE sql AS
+    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
+       WHERE relfilenode = pg_relation_filenode($1) AND relforknumber = $2
+         AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
 
 /// Who waits for a page, and what has been answered until now.
 pub const WAITING: &str = "SELECT string_agg(pid::text, ',') FILTER (WHERE wait_event = 'StrataPageRequest'),
@@ -75,7 +84,8 @@ pub struct Stuck {
 impl Stuck {
     /// Takes what `WAITING` says; true if it has said the same for so long that nothing but the log can help.
     pub fn look(&mut self, waiting: &str) -> bool {
-        const ENOUGH: u32 = 15;
+        // More than two seconds: longer than the pause before a lost connection is tried again.
+        const ENOUGH: u32 = 100;
         self.times = if waiting == self.seen && !waiting.starts_with('|') { self.times + 1 } else { 0 };
         waiting.clone_into(&mut self.seen);
         self.times >= ENOUGH
@@ -138,11 +148,9 @@ impl Ground {
     pub fn sql_while_held(&self, compute: &Compute, held: Held<'_>, sql: &str) -> Result<String> {
         std::thread::scope(|scope| {
             let statement = scope.spawn(|| self.sql(compute, sql));
-            let waits = format!(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'StrataPageRequest' AND query = $q${sql}$q$"
-            );
+            let mut stuck = Stuck::default();
             crate::whole::wait_until("the statement has ended or waits", || {
-                Ok(statement.is_finished() || self.sql(compute, &waits)? != "0")
+                Ok(statement.is_finished() || stuck.look(&self.sql(compute, WAITING)?))
             })?;
             drop(held);
             statement.join().map_err(|_| anyhow::anyhow!("the statement's thread panicked"))?
@@ -167,10 +175,33 @@ impl Ground {
         })
     }
 
+    /// A client that stays.
+    pub fn session<'a>(&'a self, compute: &'a Compute) -> Result<PsqlSession<'a>> {
+        PsqlSession::open(&self.whole, compute)
+    }
+
+    /// Stops a process of the server, such as "walwriter", until the answer is dropped.
+    pub fn stop_process(&self, compute: &Compute, kind: &str) -> Result<Stopped> {
+        let pid =
+            self.sql(compute, &format!("SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'"))?;
+        let pid = Pid::from_raw(pid.parse().with_context(|| format!("there is no {kind}"))?);
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Stopped(pid))
+    }
+
     /// Waits until the pageserver has all log up to now.
     pub fn caught_up(&self, compute: &Compute) -> Result<()> {
         let behind = "SELECT coalesce(bool_or(pageserver_received_lsn < flush_lsn), true) FROM strata_lsns()";
         crate::whole::wait_until("the pageserver has caught up", || Ok(self.sql(compute, behind)? == "f"))
+    }
+}
+
+/// The process stands still as long as this lives.
+pub struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
     }
 }
 
@@ -224,6 +255,24 @@ fn harmed(guards: &[Guard], outcome: Result<()>) -> Result<()> {
             None => Err(error.context(format!("without {ids} the scenario broke"))),
         },
     }
+}
+
+/// What came of the parts of a scenario.
+pub type Outcomes<'a> = Vec<(&'a str, Result<()>)>;
+
+/// Shows traps that one scenario of several parts meets: without their guards every part does harm. A part must not depend on the
+/// guard of another.
+pub fn show_all<'a>(guards: &[Guard], scenario: impl Fn(&Ground) -> Result<Outcomes<'a>>) -> Result<()> {
+    for (part, outcome) in scenario(&Ground::new(&[])?).context("with all guards in place")? {
+        outcome.with_context(|| format!("{part}, with all guards in place"))?;
+    }
+    if !guards_can_be_off() {
+        return Ok(());
+    }
+    for (part, outcome) in scenario(&Ground::new(guards)?).context("without guards")? {
+        harmed(guards, outcome).with_context(|| part.to_owned())?;
+    }
+    Ok(())
 }
 
 fn guards_can_be_off() -> bool {

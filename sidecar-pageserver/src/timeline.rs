@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use strata_common::{BlockNumber, Lsn, RelFork, TenantTimelineId, Term};
+use strata_common::{BlockNumber, Guard, Lsn, RelFork, TenantTimelineId, Term};
 use tokio::sync::{Notify, watch};
 
 use crate::getpage::cache::{CachedPage, PageCache, TimelineSlot};
@@ -307,7 +307,7 @@ impl<S: Store> Timeline<S> {
         blocks: u32,
         lsn: Lsn,
     ) -> Result<bytes::Bytes, ViewError> {
-        if block.0 >= blocks {
+        if block.0 >= blocks && Guard::ZerosBeyondEnd.holds() {
             return Ok(zero_page());
         }
         let key = keyspace::rel_block(rel, block);

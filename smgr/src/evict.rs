@@ -56,10 +56,14 @@ pub fn judge(bytes: &[u8; BLOCK_BYTES], around: Surroundings, running: &mut impl
     }
     match around.fork {
         // W18: not in the log at all.
-        ForkNumber::FreeSpaceMap => Verdict::Spill { exists_nowhere_else: false },
+        ForkNumber::FreeSpaceMap if Guard::FreeSpaceSpilled.holds() => {
+            Verdict::Spill { exists_nowhere_else: false }
+        }
+        ForkNumber::FreeSpaceMap => Verdict::Drop { last_written: Lsn::INVALID },
         // V4: truncation clears bits without moving the page's LSN.
         ForkNumber::VisibilityMap if page_lsn.is_valid() || page.is_zero_after_header() => {
-            Verdict::Drop { last_written: around.insert_lsn }
+            let bits_may_be_fewer = Guard::CutMaps.holds();
+            Verdict::Drop { last_written: if bits_may_be_fewer { around.insert_lsn } else { page_lsn } }
         }
         ForkNumber::VisibilityMap => Verdict::Spill { exists_nowhere_else: false },
         ForkNumber::Main | ForkNumber::Init => {
@@ -78,7 +82,9 @@ fn judge_unlogged(page: Page<'_>, around: Surroundings) -> Verdict {
     match page.kind() {
         // The heap treats a page that comes back as zeros as new.
         PageKind::Heap if empty => Verdict::Drop { last_written: Lsn::INVALID },
-        PageKind::Heap if !around.being_built => Verdict::NotLogged,
+        PageKind::Heap if !around.being_built && Guard::NotLogged.holds() => Verdict::NotLogged,
+        PageKind::Heap if !around.being_built => Verdict::Drop { last_written: Lsn::INVALID },
+        _ if !Guard::BuildPages.holds() => Verdict::Drop { last_written: Lsn::INVALID },
         _ => Verdict::Spill { exists_nowhere_else: !empty },
     }
 }
@@ -88,11 +94,9 @@ fn judge_logged(page: Page<'_>, around: Surroundings, running: &mut impl Running
     let spill = match page.kind() {
         // The cheap test first: whoever changed the page last has ended, and so have all before.
         PageKind::Heap if page.lsn() <= around.quiet_below => false,
-        PageKind::Heap => {
-            Guard::CommandIds.holds() && has_running_command_ids(page, |xid| running.transaction(xid))
-        }
-        PageKind::Sequence { log_count } => log_count != 0,
-        PageKind::BtreeInVacuum { cycle_id } => running.vacuum(cycle_id),
+        PageKind::Heap => has_running_command_ids(page, |xid| running.transaction(xid)),
+        PageKind::Sequence { log_count } => log_count != 0 && Guard::SequenceAhead.holds(),
+        PageKind::BtreeInVacuum { cycle_id } => running.vacuum(cycle_id) && Guard::CycleIds.holds(),
         PageKind::Index => false,
     };
     if spill {
@@ -106,11 +110,13 @@ fn judge_logged(page: Page<'_>, around: Surroundings, running: &mut impl Running
 /// W6, W7: command ids, combo ids and speculative tokens matter as long as their transaction runs.
 fn has_running_command_ids(page: Page<'_>, mut may_run: impl FnMut(u32) -> bool) -> bool {
     let mut tuple_matters = |tuple: HeapTuple<'_>| {
-        if !tuple.has_command_id() && !tuple.is_speculative() {
+        let command = tuple.has_command_id() && Guard::CommandIds.holds();
+        let token = tuple.is_speculative() && Guard::SpeculativeTokens.holds();
+        if !command && !token {
             return false;
         }
         let by_xmax = match tuple.xmax() {
-            Some(Xmax::Multi) => true,
+            Some(Xmax::Multi) => Guard::MultiRuns.holds(),
             Some(Xmax::Xid(xid)) => may_run(xid),
             None => false,
         };

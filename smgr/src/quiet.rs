@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 
 /// Samples kept: a transaction that runs longer than so many of them keeps the bound where it was, which is sound.
 const SAMPLES_MAX: usize = 1024;
@@ -46,7 +46,7 @@ impl Samples {
         self.0
             .iter()
             .rev()
-            .find(|sample| sample.next_xid <= oldest_running)
+            .find(|sample| sample.next_xid <= oldest_running || !Guard::QuietBound.holds())
             .map_or(Lsn::INVALID, |sample| sample.insert_lsn)
     }
 }

@@ -122,7 +122,9 @@ unsafe extern "C-unwind" fn zeroextend(
         }
         if class != Class::Unlogged {
             shadow::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
-            pages::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
+            if strata_common::Guard::GrownSize.holds() {
+                pages::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
+            }
         }
     }
 }

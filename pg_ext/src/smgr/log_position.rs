@@ -1,7 +1,7 @@
 //! Positions in the log: where the last record ended, and making sure that a position can be asked for (traps L1, W4).
 
 use pgrx::pg_sys;
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 use strata_smgr::insert_lsn::end_of_last_record;
 
 /// End of the last record inserted by anybody.
@@ -25,7 +25,10 @@ pub fn my_last_record_end() -> Lsn {
 pub fn flush_to(lsn: Lsn) {
     // SAFETY: as above; XLogFlush may be called wherever pages are read.
     unsafe {
-        if !pg_sys::RecoveryInProgress() && Lsn(pg_sys::GetFlushRecPtr(std::ptr::null_mut())) < lsn {
+        if Guard::FlushFirst.holds()
+            && !pg_sys::RecoveryInProgress()
+            && Lsn(pg_sys::GetFlushRecPtr(std::ptr::null_mut())) < lsn
+        {
             pg_sys::XLogFlush(lsn.0);
         }
     }

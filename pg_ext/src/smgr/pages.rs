@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use pgrx::pg_sys::SMgrRelation;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgLogLevel, ereport};
-use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, RelFork};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Guard, RelFork};
 use strata_smgr::evict::{self, Surroundings, Verdict};
 use strata_smgr::page::Page;
 use strata_smgr::slots::{Ask, PAGES_MAX};
@@ -193,15 +193,23 @@ pub unsafe fn write(
     }
     shadow::written(rel, first, pages.iter().map(|page| &**page));
     let insert_lsn = log_position::insert_lsn();
+    let direct = buffers::index_of(sources[0]).is_none();
     if kind == Kind::Extend {
-        extended(rel, first, pages.len() as u32);
+        if !direct || Guard::DirectLsn.holds() {
+            raise_added(rel, first, pages.len() as u32);
+        }
+        if !direct || Guard::DirectSize.holds() {
+            lengthen(rel, first, pages.len() as u32);
+        }
     }
     if class == Class::Permanent {
         let entry = state::entry(rel.rel);
         let being_built = entry.is_some_and(|entry| entry.maker_pid != 0);
         let around = Surroundings { fork, insert_lsn, being_built, quiet_below: running::quiet_below() };
+        // W3, W5: by either way, what was written must be read again.
+        let raise = if direct { Guard::DirectLsn } else { Guard::PageLsn };
         for (block, page) in blocks(first).zip(&pages) {
-            take(rel, block, page, around, entry.as_ref());
+            take(rel, block, page, around, entry.as_ref(), raise);
         }
     } else if pages.iter().any(|page| !Page::new(page).is_all_zero()) {
         pgrx::error!("a page of {rel} has content, but whether the relation is permanent is not known");
@@ -241,14 +249,27 @@ unsafe fn write_files(
 }
 
 /// Does with one page what it needs. The last-written LSN is raised before the page can leave its buffer.
-fn take(rel: RelFork, block: BlockNumber, page: &PageBytes, around: Surroundings, entry: Option<&RelEntry>) {
+fn take(
+    rel: RelFork,
+    block: BlockNumber,
+    page: &PageBytes,
+    around: Surroundings,
+    entry: Option<&RelEntry>,
+    raise: Guard,
+) {
     match evict::judge(page, around, &mut running::Now::default()) {
         Verdict::Drop { last_written } => {
-            state::last_written().raise_page(rel, block, last_written);
-            spill::forget(entry, rel, block);
+            if raise.holds() {
+                state::last_written().raise_page(rel, block, last_written);
+            }
+            if Guard::EntryDies.holds() {
+                spill::forget(entry, rel, block);
+            }
         }
         Verdict::Spill { exists_nowhere_else } => {
-            state::last_written().raise_page(rel, block, around.insert_lsn);
+            if Guard::SpillRaises.holds() {
+                state::last_written().raise_page(rel, block, around.insert_lsn);
+            }
             spill::write(rel, block, page, exists_nowhere_else);
         }
         // W1. To go on would lose the page at its next eviction.
@@ -264,10 +285,18 @@ fn take(rel: RelFork, block: BlockNumber, page: &PageBytes, around: Surroundings
 
 /// Blocks were added: sizes, and what a read of them must reflect (R3: not what was there before a truncation).
 pub fn extended(rel: RelFork, first: BlockNumber, count: u32) {
+    raise_added(rel, first, count);
+    lengthen(rel, first, count);
+}
+
+fn raise_added(rel: RelFork, first: BlockNumber, count: u32) {
     let insert_lsn = log_position::insert_lsn();
     let table = state::last_written();
     table.raise_size(rel, insert_lsn);
     blocks(first).take(count as usize).for_each(|block| table.raise_page(rel, block, insert_lsn));
+}
+
+fn lengthen(rel: RelFork, first: BlockNumber, count: u32) {
     let known = state::update(rel.rel, |entry| entry.extend(rel.fork, first.0 + count));
     if known.is_none() {
         let class = if rel.fork == ForkNumber::Init { Class::Unlogged } else { Class::Permanent };

@@ -250,7 +250,7 @@ pub unsafe fn truncate(reln: SMgrRelation, fork: ForkNumber, old_blocks: u32, bl
     if local {
         return;
     }
-    if known.is_some_and(|entry| entry.fork(fork).spilled > 0) {
+    if known.is_some_and(|entry| entry.fork(fork).spilled > 0) && Guard::SpillCut.holds() {
         spill::truncate(rel, blocks);
     }
     shadow::truncated(rel, BlockNumber(blocks));
@@ -259,7 +259,8 @@ pub unsafe fn truncate(reln: SMgrRelation, fork: ForkNumber, old_blocks: u32, bl
     // V4: the cut changes bits of pages of the other forks, too.
     let insert_lsn = log_position::insert_lsn();
     for fork in ForkNumber::ALL {
-        if fork != ForkNumber::Main || Guard::TruncationRaises.holds() {
+        let guard = if fork == ForkNumber::Main { Guard::TruncationRaises } else { Guard::CutMaps };
+        if guard.holds() {
             raise(rel.rel.fork(fork), insert_lsn);
         }
     }

@@ -4,7 +4,7 @@
 //! not in the log and become the first one (W6); a speculative token becomes the row's own address (W7). Clearing
 //! visibility map bits rides on these records (V1).
 
-use strata_common::BlockNumber;
+use strata_common::{BlockNumber, Guard};
 use strata_pgwal::DecodedRecord;
 
 use super::heap_page::{
@@ -79,28 +79,31 @@ pub(super) fn flags_of(record: &DecodedRecord, at: usize) -> Result<u8, EffectEr
 /// What a heap record does.
 pub fn effects(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), EffectError> {
     let keep = |main_bytes| Keep { main_bytes, data: false };
-    let (cleared, bits, keep) = match record.info & OPERATION_MASK {
+    let (cleared, bits, guard, keep) = match record.info & OPERATION_MASK {
         operation::INSERT => {
             let cleared = flags_of(record, 2)? & insert_flag::ALL_VISIBLE_CLEARED != 0;
-            (cleared, vm::VALID_BITS, Keep { main_bytes: INSERT_BYTES, data: true })
+            (cleared, vm::VALID_BITS, Guard::InsertClears, Keep { main_bytes: INSERT_BYTES, data: true })
         }
         operation::DELETE => {
             let cleared = flags_of(record, 7)? & delete_flag::ALL_VISIBLE_CLEARED != 0;
-            (cleared, vm::VALID_BITS, keep(XmaxChange::BYTES))
+            (cleared, vm::VALID_BITS, Guard::DeleteClears, keep(XmaxChange::BYTES))
         }
         operation::LOCK => {
             let cleared = flags_of(record, 7)? & LOCK_ALL_FROZEN_CLEARED != 0;
-            (cleared, vm::ALL_FROZEN, keep(XmaxChange::BYTES))
+            (cleared, vm::ALL_FROZEN, Guard::LockClears, keep(XmaxChange::BYTES))
         }
-        operation::CONFIRM => (false, 0, keep(OFFSET_BYTES)),
-        operation::INPLACE => (false, 0, Keep { main_bytes: OFFSET_BYTES, data: true }),
+        operation::CONFIRM => return push_page(record, required(record, HEAP_REF)?, keep(OFFSET_BYTES), out),
+        operation::INPLACE => {
+            let keep = Keep { main_bytes: OFFSET_BYTES, data: true };
+            return push_page(record, required(record, HEAP_REF)?, keep, out);
+        }
         operation::UPDATE | operation::HOT_UPDATE => return update_effects(record, out),
         // Storage records say what happens to the files; this one is for logical decoding.
         _ => return Ok(()),
     };
     let heap = required(record, HEAP_REF)?;
     if cleared {
-        push_vm_clear(record, heap, bits, out)?;
+        push_vm_clear(record, heap, bits, guard, out)?;
     }
     push_page(record, heap, keep, out)
 }
@@ -119,10 +122,10 @@ fn update_effects(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), E
             push_page(record, map, without_data, out)?;
         }
         if maps == [None, None] {
-            if old_cleared {
+            if old_cleared && Guard::UpdateOldClears.holds() {
                 push_unreferenced_clear(old.unwrap_or(new), vm::VALID_BITS, out);
             }
-            if new_cleared {
+            if new_cleared && Guard::UpdateNewClears.holds() {
                 push_unreferenced_clear(new, vm::VALID_BITS, out);
             }
         }
@@ -246,11 +249,16 @@ fn update(page: &mut Page, redo: &Redo<'_>) -> Result<(), Fault> {
         VM_NEW_REF => {
             if update.has(update_flag::OLD_ALL_VISIBLE_CLEARED)
                 && vm::page_of(old_block) == redo.page_id.block
+                && Guard::UpdateOldClears.holds()
             {
                 clear_bits(page, redo, old_block, vm::VALID_BITS)?;
             }
+            if !Guard::UpdateNewClears.holds() {
+                return Ok(());
+            }
             clear_bits(page, redo, new_block, vm::VALID_BITS)
         }
+        VM_OLD_REF if !Guard::UpdateOldClears.holds() => Ok(()),
         VM_OLD_REF => {
             check_map_page(redo, old_block)?;
             clear_bits(page, redo, old_block, vm::VALID_BITS)

@@ -4,6 +4,7 @@
 //! `src/include/access/heapam_xlog.h`. VISIBLE sets the heap page's flag without moving its LSN (V7): Postgres moves it only
 //! with checksums or wal_log_hints, which are always off here.
 
+use strata_common::Guard;
 use strata_pgwal::DecodedRecord;
 
 use super::heap::{INIT_PAGE, LOCK_ALL_FROZEN_CLEARED, OPERATION_MASK, flags_of, insert_flag};
@@ -72,14 +73,14 @@ pub fn effects(record: &DecodedRecord, out: &mut Vec<Effect>) -> Result<(), Effe
         operation::MULTI_INSERT => {
             let heap = required(record, HEAP_REF)?;
             if flags_of(record, 0)? & insert_flag::ALL_VISIBLE_CLEARED != 0 {
-                push_vm_clear(record, heap, vm::VALID_BITS, out)?;
+                push_vm_clear(record, heap, vm::VALID_BITS, Guard::MultiInsertClears, out)?;
             }
             push_page(record, heap, Keep::ALL, out)
         }
         operation::LOCK_UPDATED => {
             let heap = required(record, HEAP_REF)?;
             if flags_of(record, 7)? & LOCK_ALL_FROZEN_CLEARED != 0 {
-                push_vm_clear(record, heap, vm::ALL_FROZEN, out)?;
+                push_vm_clear(record, heap, vm::ALL_FROZEN, Guard::LockUpdatedClears, out)?;
             }
             push_page(record, heap, without_data(XmaxChange::BYTES), out)
         }

@@ -1,7 +1,7 @@
 //! Heap2 records on hand-built pages, from the record to the page: every branch of `heap2_redo`.
 
 use bytes::Bytes;
-use strata_common::{BlockNumber, Lsn};
+use strata_common::{BlockNumber, Guard, Lsn};
 use strata_pgwal::rmgr::HEAP2;
 
 use super::super::heap::tests::{fields, full_map, heap_page, stored, xmax_main};
@@ -269,6 +269,18 @@ fn lock_updated_changes_xmax_and_the_frozen_bit_alone() {
         assert_eq!(row.infomask2, 2 | 0x4000, "HOT_UPDATED stays, KEYS_UPDATED goes");
         assert_eq!(vm::bits(pages.get(map_page(0)), BlockNumber(7)), ALL_VISIBLE);
     }
+}
+
+/// No SQL gets here: a page with a row's newer version is not called frozen while an older version can be locked.
+#[test]
+fn trap_v1_lock_updated_clears_the_frozen_bit() {
+    Guard::LockUpdatedClears.is_needed_for(|| {
+        let mut pages = Pages::with([(main_page(7), heap_page(7)), (map_page(0), map_with(VALID_BITS))]);
+        let main = xmax_main(900, 1, infobit::XMAX_LOCK_ONLY, LOCK_ALL_FROZEN_CLEARED);
+        let blocks = vec![reference(0, main_page(7), &[]), reference(1, map_page(0), &[])];
+        pages.replay(&record(HEAP2, LOCK_UPDATED, 100, &main, blocks)).unwrap();
+        vm::bits(pages.get(map_page(0)), BlockNumber(7)) == ALL_VISIBLE
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What records of both heap resource managers do alike: visibility map references, page flags, locks.
 
-use strata_common::{ForkNumber, RelFork};
+use strata_common::{ForkNumber, Guard, RelFork};
 use strata_pgwal::fullxid::xid_precedes;
 use strata_pgwal::{DecodedBlock, DecodedRecord};
 
@@ -28,8 +28,12 @@ pub fn push_vm_clear(
     record: &DecodedRecord,
     heap: &DecodedBlock,
     bits: u8,
+    guard: Guard,
     out: &mut Vec<Effect>,
 ) -> Result<(), EffectError> {
+    if !guard.holds() {
+        return Ok(());
+    }
     match record.block(VM_REF) {
         Some(map) => push_page(record, map, KEEP_NOTHING, out),
         None => {

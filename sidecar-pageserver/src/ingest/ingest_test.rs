@@ -207,6 +207,31 @@ fn bits_are_cleared_only_where_the_map_has_the_page() {
     assert!(keys.contains(&keyspace::rel_block(vm, BlockNumber(0))), "{keys:?}");
 }
 
+/// A block that a record skips is one of zeros, whatever lay there before a cut.
+#[test]
+fn trap_w14_skipped_blocks_are_zero() {
+    Guard::GapZeros.is_needed_for(|| {
+        let mut bench = Bench::new();
+        bench.record((0..4).map(|block| image(main_fork(), block, 9)).collect());
+        bench.record(vec![truncate(0, TruncateForks::MAIN)]);
+        bench.record(vec![image(main_fork(), 3, 5)]);
+        (0..4).map(|block| bench.first_byte(main_fork(), block)).eq([0, 0, 0, 5])
+    });
+}
+
+/// A bit is cleared where the map has no page: nothing to do, and no page to make.
+#[test]
+fn trap_v3_a_missing_map_page_is_passed_over() {
+    Guard::MissingMapPage.is_needed_for(|| {
+        let mut bench = Bench::new();
+        bench.record(vec![image(main_fork(), 3, 7)]);
+        let end = bench.record(vec![Effect::ClearVmBits { heap: REL, heap_block: BlockNumber(3), bits: 3 }]);
+        bench.flush();
+        let vm = keyspace::rel_block(REL.fork(ForkNumber::VisibilityMap), BlockNumber(0));
+        !bench.store.written_at(end).iter().any(|(key, _)| *key == vm)
+    });
+}
+
 /// V5: a compute saves maps without locking their relation, so an image may follow the drop.
 #[test]
 fn an_image_of_a_map_does_not_bring_a_dropped_relation_back() {

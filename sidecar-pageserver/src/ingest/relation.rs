@@ -89,7 +89,7 @@ impl<S: Store> Ingest<S> {
                 "{page} lies {gap} blocks beyond the end of its relation; {GAP_BLOCKS_MAX} are possible at once"
             )));
         }
-        for gap in old..page.block.0 {
+        for gap in (old..page.block.0).filter(|_| Guard::GapZeros.holds()) {
             self.batch.image(lsn, keyspace::rel_block(page.rel, BlockNumber(gap)), Bytes::new());
         }
         let blocks = page.block.0.checked_add(1);
@@ -120,7 +120,8 @@ impl<S: Store> Ingest<S> {
     ) -> Result<(), IngestError> {
         let map = heap.fork(ForkNumber::VisibilityMap);
         let page = vm::page_of(heap_block);
-        if self.size(map).await?.is_none_or(|blocks| page.0 >= blocks) {
+        let is_missing = self.size(map).await?.is_none_or(|blocks| page.0 >= blocks);
+        if is_missing && Guard::MissingMapPage.holds() {
             self.counts.vm_clears_skipped += 1;
             return Ok(());
         }
@@ -157,7 +158,10 @@ impl<S: Store> Ingest<S> {
 
     async fn cut_map(&mut self, lsn: Lsn, map: RelFork, cut: MapCut, tail: Bytes) -> Result<(), IngestError> {
         let Some(pages) = self.size(map).await? else { return Ok(()) };
-        if let Some(page) = cut.tail_page.filter(|page| page.0 < pages) {
+        let tail_page = cut.tail_page.filter(|page| page.0 < pages);
+        if let Some(page) =
+            tail_page.filter(|_| map.fork == ForkNumber::FreeSpaceMap || Guard::CutTail.holds())
+        {
             let change = Value::Change { bytes: tail, will_init: false };
             self.batch.put(lsn, keyspace::rel_block(map, page), change);
         }

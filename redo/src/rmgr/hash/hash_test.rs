@@ -2,7 +2,7 @@
 //! refusals, and that no bytes make it panic.
 
 use proptest::prelude::*;
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 use strata_pgwal::rmgr::HASH;
 use strata_pgwal::{BlockImage, ImageCompression};
 
@@ -135,6 +135,21 @@ fn a_second_bitmap_page_counts_twice() {
     assert_eq!([word(meta, 24 + 444), word(meta, 24 + 448)], [3, 40_004]);
     let bitmap = pages.get(main_page(40_004));
     assert_eq!((bitmap[24], bitmap[4119], bitmap[4120], bitmap[8188]), (0xff, 0xff, 0, 4));
+}
+
+#[test]
+fn trap_w16_a_split_goes_on_after_an_image() {
+    Guard::BeyondImage.is_needed_for(|| {
+        let mut pages = index();
+        let main = bytes(&[&2u32.to_le_bytes(), &0x22u16.to_le_bytes(), &0x12u16.to_le_bytes(), &[0]]);
+        let blocks = vec![
+            image_reference(0, main_page(1), &bucket(&[1, 2]), true),
+            init_reference(1, main_page(5), &[]),
+            reference(2, main_page(META), &[]),
+        ];
+        pages.run(&record(HASH, info::SPLIT_ALLOCATE_PAGE, 700, &main, blocks));
+        pages.get(main_page(1))[8188] == 0x22
+    });
 }
 
 /// W16: the flags of a bucket that splits are set after its image too.
