@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod guard;
+pub mod hash;
 pub mod ids;
 pub mod invariants;
 pub mod lsn;

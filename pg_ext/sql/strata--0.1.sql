@@ -65,8 +65,27 @@ CREATE FUNCTION strata_keeper(
 COMMENT ON FUNCTION strata_keeper() IS
     'what the keeper has done since the server''s start: rounds, page images saved in the log, spilled pages given back, relations settled';
 
+CREATE FUNCTION strata_working_set_pages(seconds double precision) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'strata_working_set_pages_wrapper';
+COMMENT ON FUNCTION strata_working_set_pages(double precision) IS 'see strata_working_set_size';
+
+CREATE FUNCTION strata_working_set_size("window" interval DEFAULT NULL) RETURNS bigint
+    LANGUAGE sql VOLATILE PARALLEL SAFE
+    RETURN strata_working_set_pages(extract(epoch FROM $1)::double precision);
+COMMENT ON FUNCTION strata_working_set_size(interval) IS
+    'about how many different pages were asked for below shared buffers in the last while, or since the server''s start or the last reset (standard error 1.6 %)';
+
+CREATE FUNCTION strata_working_set_reset() RETURNS void
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_working_set_reset_wrapper';
+COMMENT ON FUNCTION strata_working_set_reset() IS 'the working set is counted anew from here';
+REVOKE ALL ON FUNCTION strata_working_set_reset() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
-    strata_spilled_pages(), strata_keeper() FROM PUBLIC;
+    strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
+    strata_working_set_size(interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
-    strata_spilled_pages(), strata_keeper() TO pg_monitor;
+    strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
+    strata_working_set_size(interval) TO pg_monitor;
 GRANT SELECT ON strata_page_requests TO pg_monitor;

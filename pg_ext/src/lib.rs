@@ -19,6 +19,7 @@ mod statistics;
 mod utility;
 mod wal;
 mod workers;
+mod working_set;
 
 use pgrx::pg_sys;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgrx::pg_sys;
 
-use crate::{smgr, wal, workers};
+use crate::{smgr, wal, workers, working_set};
 
 static PREVIOUS_REQUEST: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_STARTUP: AtomicUsize = AtomicUsize::new(0);
@@ -40,7 +40,12 @@ unsafe extern "C-unwind" fn on_request() {
     unsafe {
         call_previous(PREVIOUS_REQUEST.load(Ordering::Relaxed));
         wal::on_shmem_request();
-        let sizes = [workers::shared_bytes(), wal::shared::shared_bytes(), smgr::on_shmem_request()];
+        let sizes = [
+            workers::shared_bytes(),
+            wal::shared::shared_bytes(),
+            working_set::shared_bytes(),
+            smgr::on_shmem_request(),
+        ];
         // Each area begins on a cache line.
         pg_sys::RequestAddinShmemSpace(sizes.iter().map(|size| size.next_multiple_of(128)).sum());
     }
@@ -55,6 +60,7 @@ unsafe extern "C-unwind" fn on_startup() {
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         workers::attach();
         wal::shared::attach();
+        working_set::attach();
         smgr::on_shmem_startup();
         pg_sys::LWLockRelease(lock);
     }

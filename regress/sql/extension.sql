@@ -15,6 +15,9 @@ SELECT strata_last_written_lsn('lw') <= pg_current_wal_insert_lsn() AS within_lo
        strata_last_written_lsn('lw') > '0/0' AS known;
 SELECT strata_last_written_lsn('lw', 'nonsense');
 SELECT strata_last_written_lsn('lw', 'main', -1);
+-- The working set is a number of pages over a window of at least a second.
+SELECT strata_working_set_size() >= 0 AS ever, strata_working_set_size('10 minutes') >= 0 AS ten_minutes,
+       strata_working_set_size("window" => interval '1 hour') >= 0 AS by_name;
 -- Monitoring is for pg_monitor, not for everybody.
 CREATE ROLE strata_nobody;
 CREATE ROLE strata_watcher IN ROLE pg_monitor;

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use strata_common::hash::{fork_hash, page_hash};
 use strata_common::{BlockNumber, Guard, Lsn, RelFork};
 
 /// View of the cells; the memory belongs to whoever made it. Every cell starts at 0.
@@ -103,24 +104,6 @@ fn cell(cells: &[AtomicU64], hash: u64) -> &AtomicU64 {
     // The length is a power of two, so this is its remainder.
     let index = usize::try_from(hash).expect("usize has 64 bits") & (cells.len() - 1);
     &cells[index]
-}
-
-fn fork_hash(rel: RelFork) -> u64 {
-    let tag = rel.rel;
-    let high = (u64::from(tag.relation) << 32) | u64::from(tag.database);
-    let low = (u64::from(tag.tablespace) << 8) | u64::from(rel.fork.raw());
-    mix(mix(high) ^ low)
-}
-
-fn page_hash(rel: RelFork, block: BlockNumber) -> u64 {
-    mix(fork_hash(rel) ^ (u64::from(block.0) << 16))
-}
-
-/// A bijection that spreads every input bit over the word (the finaliser of a 64-bit generator).
-fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// Hash of a relation, the same in every process; picks the partition of the relation table.

@@ -13,6 +13,8 @@ use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::settings::{Mode, mode};
+use crate::working_set;
+
 use super::{buffers, ffi, log_position, remote, running, shadow, spill, state};
 
 type PageBytes = [u8; BLOCK_BYTES];
@@ -38,6 +40,7 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
             ffi::mdreadv(reln, ffi::raw_fork(fork), first.0, targets.as_mut_ptr(), targets.len() as u32)
         };
     }
+    working_set::touch(rel, first, targets.len() as u32);
     let entry = state::entry(rel.rel);
     let inside = refuse_beyond_end(rel, entry.as_ref(), first, targets.len());
     for (block, target) in blocks(first).zip(targets.iter()).skip(inside) {
