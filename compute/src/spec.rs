@@ -92,8 +92,15 @@ pub const GUARDED_SETTINGS: &[&str] = &[
 ];
 
 /// Settings of the extension that are the user's.
-const TUNABLE_SETTINGS: &[&str] =
-    &["strata.compare_local", "strata.keeper_interval", "strata.last_written_cells", "strata.relation_slots"];
+const TUNABLE_SETTINGS: &[&str] = &[
+    "strata.compare_local",
+    "strata.keeper_interval",
+    "strata.last_written_cells",
+    "strata.lfc_max_size",
+    "strata.lfc_path",
+    "strata.lfc_size_limit",
+    "strata.relation_slots",
+];
 
 /// Settings with a least value: below it our workers, or prepared transactions that are alive, have no place.
 const LEAST_VALUES: &[(&str, u32)] =

@@ -82,10 +82,33 @@ CREATE FUNCTION strata_working_set_reset() RETURNS void
 COMMENT ON FUNCTION strata_working_set_reset() IS 'the working set is counted anew from here';
 REVOKE ALL ON FUNCTION strata_working_set_reset() FROM PUBLIC;
 
+CREATE FUNCTION strata_lfc_counters(
+    OUT state text, OUT max_pages bigint, OUT limit_pages bigint, OUT used_pages bigint, OUT hits bigint,
+    OUT misses bigint, OUT writes bigint, OUT damaged bigint, OUT skipped bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1
+    AS 'MODULE_PATHNAME', 'strata_lfc_counters_wrapper';
+
+CREATE VIEW strata_lfc_stats AS SELECT * FROM strata_lfc_counters();
+COMMENT ON VIEW strata_lfc_stats IS
+    'the local file cache: on, off or failed; its places; what it answered and kept since the server''s start; pages found damaged, and not kept because all places were in use';
+
+CREATE VIEW strata_stat_file_cache AS
+    SELECT hits AS file_cache_hits, misses AS file_cache_misses, used_pages AS file_cache_used, writes AS file_cache_writes,
+        round(100.0 * hits / nullif(hits + misses, 0), 2) AS file_cache_hit_ratio
+    FROM strata_lfc_counters();
+COMMENT ON VIEW strata_stat_file_cache IS 'hits, misses, used pages, writes and hit ratio (percent) of the local file cache';
+
+CREATE FUNCTION strata_lfc_pages(
+    OUT reltablespace oid, OUT reldatabase oid, OUT relfilenode oid, OUT relforknumber smallint, OUT relblocknumber bigint,
+    OUT as_of pg_lsn, OUT uses integer, OUT queue text) RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_lfc_pages_wrapper';
+COMMENT ON FUNCTION strata_lfc_pages() IS 'every page of the local file cache, and as of when it is the newest';
+
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
-    strata_working_set_size(interval) FROM PUBLIC;
+    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
-    strata_working_set_size(interval) TO pg_monitor;
-GRANT SELECT ON strata_page_requests TO pg_monitor;
+    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages() TO pg_monitor;
+GRANT SELECT ON strata_page_requests, strata_lfc_stats, strata_stat_file_cache TO pg_monitor;

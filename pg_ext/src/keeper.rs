@@ -5,6 +5,7 @@
 //!   changed in the last round.
 //! - Spilled pages whose transactions, or vacuums, have ended can be rebuilt by the log (W6–W8): their entries are given back.
 //! - Entries of the relation table are made forgettable before it is full.
+//! - The local file cache grows and shrinks to the size that is set.
 //! - At a clean stop, when no backend is left, images of sequences that are ahead of their pages' log are logged, so that the next
 //!   compute goes on with the very next value (W9). No value can be taken any more, and the shutdown checkpoint that follows
 //!   makes the first `nextval` log again (`sequence.c`).
@@ -27,8 +28,8 @@ use crate::smgr::images::Layout;
 use crate::smgr::spill::{Fate, Part};
 use crate::smgr::state::{self, LockMode};
 use crate::smgr::{buffers, images, log_position, running, settings, settle, spill};
-use crate::statistics;
 use crate::workers::{self, Declaration, Worker};
+use crate::{lfc, statistics};
 
 /// How often running transactions are looked at.
 const TICK_MS: i64 = 500;
@@ -50,6 +51,7 @@ pub fn register() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
     workers::set_up(Worker::Keeper);
+    workers::reload_on_hangup();
     // SAFETY: pins of buffers need an owner, and this process has no transaction.
     unsafe { pg_sys::CreateAuxProcessResourceOwner() };
     let every = Duration::from_millis(settings::keeper_interval_ms());
@@ -61,6 +63,8 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
             // SAFETY: an orderly exit of this process; 0 means that it is not started again.
             unsafe { pg_sys::proc_exit(0) };
         }
+        workers::reload_if_wanted();
+        lfc::follow_limit();
         look_at_transactions(&mut samples);
         if Instant::now() >= next_round {
             round(turn);

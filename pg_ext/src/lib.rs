@@ -11,6 +11,7 @@ mod communicator;
 mod fixed_settings;
 mod guc;
 mod keeper;
+mod lfc;
 mod parent_death;
 mod shmem;
 mod smgr;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgrx::pg_sys;
 
-use crate::{smgr, wal, workers, working_set};
+use crate::{lfc, smgr, wal, workers, working_set};
 
 static PREVIOUS_REQUEST: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_STARTUP: AtomicUsize = AtomicUsize::new(0);
@@ -44,6 +44,7 @@ unsafe extern "C-unwind" fn on_request() {
             workers::shared_bytes(),
             wal::shared::shared_bytes(),
             working_set::shared_bytes(),
+            lfc::request(),
             smgr::on_shmem_request(),
         ];
         // Each area begins on a cache line.
@@ -61,6 +62,7 @@ unsafe extern "C-unwind" fn on_startup() {
         workers::attach();
         wal::shared::attach();
         working_set::attach();
+        lfc::attach();
         smgr::on_shmem_startup();
         pg_sys::LWLockRelease(lock);
     }

@@ -83,6 +83,28 @@ pub fn set_up(worker: Worker) {
     }
 }
 
+static RELOAD: AtomicBool = AtomicBool::new(false);
+
+unsafe extern "C-unwind" fn on_hangup(_signal: libc::c_int) {
+    RELOAD.store(true, Ordering::SeqCst);
+    // SAFETY: SetLatch may be called from signal handlers.
+    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
+}
+
+/// From now on this worker follows the settings when they are read again; without this it keeps those of its start.
+pub fn reload_on_hangup() {
+    // SAFETY: the handler's form is the server's.
+    unsafe { pg_sys::pqsignal(libc::SIGHUP, Some(on_hangup)) };
+}
+
+/// Reads the settings again if somebody has asked for it.
+pub fn reload_if_wanted() {
+    if RELOAD.swap(false, Ordering::SeqCst) {
+        // SAFETY: outside a transaction, as the server's own workers do (interrupt.c).
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+    }
+}
+
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_exit(_code: libc::c_int, worker: pg_sys::Datum) {
     if let Some(registry) = registry() {

@@ -13,7 +13,7 @@ use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::settings::{Mode, mode};
-use crate::working_set;
+use crate::{lfc, working_set};
 
 use super::{buffers, ffi, log_position, remote, running, shadow, spill, state};
 
@@ -58,6 +58,10 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
         } else if spill::read(entry.as_ref(), rel, block, page) {
             compare_spilled(reln, rel, block, page);
             shadow::check_spilled(rel, block, page);
+        } else if mode() == Mode::Remote
+            && lfc::read(rel, block, state::last_written().page(rel, block), page)
+        {
+            shadow::check_remote(rel, block, page);
         } else {
             if run.end != index || run.is_empty() {
                 read_run(reln, rel, first, &targets[run.clone()], run.start);
@@ -107,7 +111,10 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
         remote::ask(Ask::Pages { rel, first, count }, needed, &addresses);
         for (block, target) in blocks(first).zip(targets) {
             // SAFETY: the pages that were asked for, in buffers that this process has in I/O.
-            shadow::check_remote(rel, block, unsafe { &*target.cast::<PageBytes>() });
+            let page = unsafe { &*target.cast::<PageBytes>() };
+            shadow::check_remote(rel, block, page);
+            // The answer reflects what was needed for all pages of the run.
+            lfc::keep(rel, block, needed, page);
         }
         return;
     }
@@ -267,6 +274,9 @@ fn take(
             }
             if Guard::EntryDies.holds() {
                 spill::forget(entry, rel, block);
+            }
+            if mode() == Mode::Remote {
+                lfc::keep(rel, block, state::last_written().page(rel, block), page);
             }
         }
         Verdict::Spill { exists_nowhere_else } => {

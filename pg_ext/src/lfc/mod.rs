@@ -1,0 +1,160 @@
+//! The local file cache: pages below shared buffers that need not be asked for again, in one file that every backend reads and writes
+//! itself. What lies where, what may be found and what leaves is decided by `strata_lfc`; here are shared memory, locks and the file.
+//!
+//! A page enters after it came from the pageserver, and when it leaves shared buffers and the log can rebuild it. It is found only if it
+//! is as new as a read must be (D7), so nothing has to be told of truncations or drops. Nothing here fails a query: whatever goes
+//! wrong with the file ends the cache for this server's life, with one line in its log (C1).
+
+mod file;
+mod memory;
+pub mod settings;
+mod sql;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
+use strata_lfc::{PageName, Place};
+
+pub use memory::{attach, request};
+
+type PageBytes = [u8; BLOCK_BYTES];
+
+/// Places that one holder of a partition's lock gives back to the disk before others have their turn.
+const PLACES_AT_ONCE: usize = 32;
+
+/// What the cache has done since the server's start.
+#[repr(C)]
+#[derive(Default)]
+pub struct Counters {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub writes: AtomicU64,
+    /// Pages that were not what was written, or could not be kept because all places were in use.
+    pub damaged: AtomicU64,
+    pub skipped: AtomicU64,
+    /// Not 0: the cache is off because of an error.
+    failed: AtomicU32,
+    /// The limit that is in force, MiB.
+    limit_mib: AtomicU32,
+}
+
+/// Whether pages may be looked for and kept.
+fn is_on() -> bool {
+    memory::is_attached() && memory::counters().failed.load(Ordering::Acquire) == 0
+}
+
+/// A pinned place: whatever happens to this process's query, it is unpinned.
+struct Pinned(usize, Place);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        memory::without_lock(self.0, |partition| partition.unpin(self.1));
+    }
+}
+
+/// Fills `page` if the cache has it, at least as new as `needed`.
+pub fn read(rel: RelFork, block: BlockNumber, needed: Lsn, page: &mut PageBytes) -> bool {
+    if !is_on() {
+        return false;
+    }
+    let name = PageName { rel, block };
+    let number = memory::partition_of(name);
+    let Some(hit) = memory::shared(number, |partition| partition.find(name, needed)) else {
+        memory::counters().misses.fetch_add(1, Ordering::Relaxed);
+        return false;
+    };
+    let pinned = Pinned(number, hit.place);
+    let place = memory::place_in_file(number, hit.place);
+    match file::read(place, page) {
+        Ok(()) if checksum(name, page) == hit.checksum => {
+            memory::counters().hits.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+        Ok(()) => {
+            // One page is damaged: it goes, and comes back from the pageserver.
+            memory::exclusive(number, |partition| partition.drop_found(hit.place));
+            if memory::counters().damaged.fetch_add(1, Ordering::Relaxed) == 0 {
+                pgrx::log!(
+                    "block {block} of {rel} is damaged in the local file cache; it is read from the pageserver, and further ones are only counted"
+                );
+            }
+            drop(pinned);
+            false
+        }
+        Err(error) => {
+            drop(pinned);
+            fail("read", &error);
+            false
+        }
+    }
+}
+
+/// Keeps a page whose content reflects the log up to `as_of` at least, and is the newest there is.
+pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
+    if !is_on() || settings::limit_mib() == 0 {
+        return;
+    }
+    let name = PageName { rel, block };
+    let number = memory::partition_of(name);
+    let Some(place) = memory::exclusive(number, |partition| partition.reserve()) else {
+        memory::counters().skipped.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    let written = file::write(memory::place_in_file(number, place), page);
+    memory::exclusive(number, |partition| match written {
+        Ok(()) => _ = partition.publish(place, name, as_of, checksum(name, page)),
+        Err(_) => partition.cancel(place),
+    });
+    match written {
+        Ok(()) => _ = memory::counters().writes.fetch_add(1, Ordering::Relaxed),
+        Err(error) => fail("write", &error),
+    }
+}
+
+/// Over name and content: a page at the wrong place is as wrong as a changed one.
+fn checksum(name: PageName, page: &PageBytes) -> u32 {
+    crc32c::crc32c_append(name.hash() as u32, page)
+}
+
+/// C1: the cache is off for the rest of this server's life. One line in the log, whoever meets the error first.
+fn fail(verb: &str, error: &std::io::Error) {
+    if memory::counters().failed.swap(1, Ordering::AcqRel) == 0 {
+        file::remove();
+        pgrx::log!(
+            "the local file cache is off until the next start, because file \"{}\" could not be {verb}: {error}",
+            settings::path().display(),
+            verb = if verb == "read" { "read" } else { "written" }
+        );
+    }
+    file::close();
+}
+
+/// Brings the cache to the limit that is set; the keeper calls it again and again. C5: the setting's own hook could not.
+pub fn follow_limit() {
+    if !is_on() {
+        return;
+    }
+    let wanted = settings::limit_mib();
+    if memory::counters().limit_mib.swap(wanted, Ordering::AcqRel) == wanted {
+        return;
+    }
+    let places = memory::places_for(wanted);
+    for number in 0..memory::PARTITIONS {
+        memory::exclusive(number, |partition| partition.set_limit(places));
+        while memory::exclusive(number, |partition| {
+            let mut freed = 0;
+            while freed < PLACES_AT_ONCE
+                && let Some(place) = partition.shrink()
+            {
+                file::punch(memory::place_in_file(number, place));
+                freed += 1;
+            }
+            freed == PLACES_AT_ONCE
+        }) {}
+        // Places that were free before may hold bytes of pages that were dropped.
+        memory::exclusive(number, |partition| {
+            let free = partition.free_places();
+            free.into_iter().for_each(|place| file::punch(memory::place_in_file(number, place)));
+        });
+    }
+}

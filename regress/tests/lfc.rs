@@ -1,0 +1,191 @@
+//! The local file cache: what it answers need not be asked for again, it follows its limit while the server runs, and whatever happens to
+//! its file, queries are right. Every page is compared with a local copy (`strata.compare_local`).
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use strata_regress::mounts::{Mount, can_mount};
+use strata_regress::whole::{Compute, Whole, wait_until};
+
+const ROWS: i64 = 20_000;
+const BLOCK: u64 = 8192;
+
+struct Server {
+    whole: Whole,
+    compute: Compute,
+}
+
+impl Server {
+    /// Few buffers, a cache of 64 MiB, and a table of about 20 MB that has been read once.
+    fn with(settings: &[&str]) -> Result<Server> {
+        let whole = Whole::started()?;
+        let fixed = [
+            "shared_buffers=1MB",
+            "autovacuum=off",
+            "strata.lfc_max_size=64MB",
+            "strata.compare_local=on",
+            "strata.keeper_interval=500ms",
+        ];
+        let arguments: Vec<&str> =
+            fixed.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
+        let compute = whole.start_compute("a", &arguments)?;
+        let server = Server { whole, compute };
+        server.sql(&format!(
+            "CREATE EXTENSION strata; CREATE TABLE t AS SELECT n, repeat('x', 900) AS filler FROM generate_series(1, {ROWS}) n;
+             CREATE INDEX ON t(n)"
+        ))?;
+        server.scan()?;
+        Ok(server)
+    }
+
+    fn sql(&self, sql: &str) -> Result<String> {
+        self.whole.sql(&self.compute.connstr, sql)
+    }
+
+    fn number(&self, sql: &str) -> Result<i64> {
+        let text = self.sql(sql)?;
+        text.lines()
+            .last()
+            .unwrap_or_default()
+            .parse()
+            .with_context(|| format!("{sql}: '{text}' is no number"))
+    }
+
+    fn stat(&self, column: &str) -> Result<i64> {
+        self.number(&format!("SELECT {column} FROM strata_lfc_stats"))
+    }
+
+    fn asked(&self) -> Result<i64> {
+        self.number("SELECT blocks FROM strata_page_requests WHERE kind = 'pages'")
+    }
+
+    fn scan(&self) -> Result<()> {
+        let sums =
+            self.sql("SET enable_indexscan = off; SELECT count(*), sum(n), sum(length(filler)) FROM t")?;
+        ensure!(
+            sums == format!("{ROWS}|{}|{}", ROWS * (ROWS + 1) / 2, ROWS * 900),
+            "the table reads as {sums}"
+        );
+        Ok(())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.compute.pgdata.join("strata_lfc")
+    }
+
+    fn set_limit(&self, limit: &str) -> Result<()> {
+        let path = self.compute.pgdata.join("postgresql.conf");
+        let text = std::fs::read_to_string(&path)?;
+        let lines = text.lines().filter(|line| !line.starts_with("strata.lfc_size_limit"));
+        let text: String = lines
+            .chain([format!("strata.lfc_size_limit = '{limit}'").as_str()])
+            .map(|l| format!("{l}\n"))
+            .collect();
+        std::fs::write(&path, text)?;
+        self.sql("SELECT pg_reload_conf()")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_the_cache_has_is_not_asked_for_again() -> Result<()> {
+    let server = Server::with(&[])?;
+    let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
+    let (asked, hits) = (server.asked()?, server.stat("hits")?);
+    for _ in 0..3 {
+        server.scan()?;
+    }
+    let (asked, hits) = (server.asked()? - asked, server.stat("hits")? - hits);
+    ensure!(asked * 20 < pages, "three scans of {pages} cached pages asked for {asked}");
+    ensure!(hits > pages * 2, "three scans of {pages} pages hit {hits} times");
+    // What changes, shrinks, goes and comes again is read as it is, not as it was.
+    server.sql("DELETE FROM t WHERE n > 15000")?;
+    server.sql("VACUUM t")?;
+    server.sql("INSERT INTO t SELECT n, repeat('y', 900) FROM generate_series(15001, 20000) n")?;
+    server.scan()?;
+    server.sql(
+        "CREATE TABLE u AS TABLE t; TRUNCATE t; INSERT INTO t SELECT * FROM u ORDER BY n DESC; DROP TABLE u",
+    )?;
+    server.scan()?;
+    server.sql("UPDATE t SET filler = repeat('z', 900)")?;
+    server.sql("VACUUM FULL t")?;
+    server.scan()?;
+    ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "on", "the cache went off");
+    let listed = server.number("SELECT count(*) FROM strata_lfc_pages()")?;
+    let used = server.stat("used_pages")?;
+    ensure!(listed > 0 && listed == used, "{listed} pages listed, {used} used");
+    server.whole.lose_compute(&server.compute)?;
+    let compute = server.whole.start_compute("a", &["--set", "strata.lfc_max_size=64MB"])?;
+    let rows = server.whole.sql(&compute.connstr, "SELECT count(*), sum(n) FROM t")?;
+    ensure!(rows == format!("{ROWS}|{}", ROWS * (ROWS + 1) / 2), "after a loss: {rows}");
+    server.whole.amcheck(&compute)
+}
+
+#[test]
+fn the_cache_follows_its_limit_under_load() -> Result<()> {
+    let server = Server::with(&[])?;
+    let on_disk = || Ok::<u64, anyhow::Error>(std::fs::metadata(server.file())?.blocks() * 512);
+    let full = on_disk()?;
+    ensure!(full > 10 << 20, "the file holds {full} bytes after a scan of 20 MB");
+    for (limit, pages) in [("8MB", 1024), ("0", 0), ("32MB", 4096), ("1MB", 128)] {
+        server.set_limit(limit)?;
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| server.scan());
+            wait_until("the cache has followed", || {
+                Ok(server.stat("limit_pages")? == pages && server.stat("used_pages")? <= pages)
+            })?;
+            load.join().map_err(|_| anyhow::anyhow!("the load's thread panicked"))?
+        })?;
+        server.scan()?;
+        // Blocks of the file system are as large as pages, or smaller.
+        let bytes = on_disk()?;
+        ensure!(bytes <= (pages as u64 + 64) * BLOCK, "with a limit of {limit} the file holds {bytes} bytes");
+    }
+    server.set_limit("-1")?;
+    wait_until("the cache is as large as it may be", || Ok(server.stat("limit_pages")? == 8192))?;
+    server.scan()
+}
+
+/// C1, PS-5: pages that somebody wrote over come from the pageserver again; a file that is cut ends the cache, not the query.
+#[test]
+fn a_damaged_file_fails_no_query() -> Result<()> {
+    let server = Server::with(&[])?;
+    let file = OpenOptions::new().write(true).open(server.file())?;
+    let length = file.metadata()?.len();
+    for page in (0..length / BLOCK).step_by(3) {
+        file.write_all_at(&[0x5a; 100], page * BLOCK + 4000)?;
+    }
+    server.scan()?;
+    ensure!(server.stat("damaged")? > 100, "damage was not noticed");
+    ensure!(
+        server.sql("SELECT state FROM strata_lfc_stats")? == "on",
+        "one damaged page is no reason to go without"
+    );
+    file.set_len(length / 2)?;
+    server.scan()?;
+    ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "failed", "a cut file was not noticed");
+    server.scan()?;
+    let log = std::fs::read_to_string(server.whole.dir().join("run/compute-a.log"))?;
+    ensure!(log.matches("local file cache is off").count() == 1, "not one line in the log:\n{log}");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_fails_no_query() -> Result<()> {
+    if !can_mount("a_full_disk_fails_no_query") {
+        return Ok(());
+    }
+    let folder = tempfile::Builder::new().prefix("strata-lfc-").tempdir()?;
+    let place = folder.path().join("disk");
+    std::fs::create_dir(&place)?;
+    let _disk = Mount::small_disk(&place, 4)?;
+    for path in [folder.path(), &place] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    }
+    let server = Server::with(&[&format!("strata.lfc_path={}", place.join("cache").display())])?;
+    server.scan()?;
+    ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "failed", "a full disk was not noticed");
+    server.scan()
+}
