@@ -57,6 +57,10 @@ impl Session {
             Errors::Text => "VERBOSITY=verbose",
         };
         psql.args(["-X", "-q", "-A", "-t", "-v", verbosity]);
+        if errors == Errors::Text {
+            // Each error's statement, too.
+            psql.arg("--echo-errors");
+        }
         // psql reads the script as its input, so that an account that cannot reach the folder can.
         psql.stdin(File::open(&script_file)?);
         psql.stdout(File::create(&outputs[0])?).stderr(File::create(&outputs[1])?);
