@@ -122,7 +122,8 @@ impl<'a> Partition<'a> {
     /// A place for a page that is to be written; `None`: there is no room, all is being read or written. Exclusive lock.
     pub fn reserve(&self) -> Option<Place> {
         self.reclaim_doomed();
-        if self.used() >= self.limit() {
+        // More than one, if readers held some when the limit fell.
+        while self.used() >= self.limit() {
             self.evict(self.limit() / SMALL_SHARE)?;
         }
         let place = self.take_free()?;
@@ -192,7 +193,12 @@ impl<'a> Partition<'a> {
         self.evict(0).map(Place)
     }
 
-    /// Places without content that the file may still hold bytes of. Exclusive lock.
+    /// Whether nobody has the place. Shared lock.
+    pub fn is_free(&self, place: Place) -> bool {
+        self.entry(place.0).state() == State::Free
+    }
+
+    /// Places without content that the file may still hold bytes of. Shared lock.
     pub fn free_places(&self) -> Vec<Place> {
         let mut next = self.head.free.get();
         let mut places = Vec::new();

@@ -18,14 +18,27 @@ pub fn install() {
         arg: std::ptr::null_mut(),
         next: std::ptr::null_mut(),
     };
-    // SAFETY: while the postmaster loads libraries this memory is there; the server keeps the entry for good (mcxt.c).
+    // SAFETY: while the postmaster loads libraries this memory is there; the server keeps the entry for good (mcxt.c). A server for one
+    // user has neither this memory nor children (postgres.c).
     unsafe {
+        if pg_sys::PostmasterContext.is_null() {
+            return;
+        }
         pg_sys::MemoryContextRegisterResetCallback(pg_sys::PostmasterContext, Box::leak(Box::new(callback)));
     }
 }
 
+unsafe extern "C" {
+    /// The server's shared memory, null where a process has let go of it (`src/backend/port/sysv_shmem.c`).
+    static UsedShmemSegAddr: *mut std::ffi::c_void;
+}
+
+/// The logger has no shared memory: it holds nothing of the server, and is to write down what the others said last.
 unsafe extern "C-unwind" fn in_child(_nothing: *mut std::ffi::c_void) {
-    arm();
+    // SAFETY: a plain variable of the server.
+    if !unsafe { UsedShmemSegAddr }.is_null() {
+        arm();
+    }
 }
 
 /// Asks for SIGKILL when the parent ends. Call from the first code of ours that runs in a process; repeating it is cheap.

@@ -65,7 +65,12 @@ pub fn decide(observation: Observation) -> Option<Class> {
         O::Stored { main: false, .. } if Guard::RuleStoredNeither.holds() => of(false),
         // Only without one of the guards: guessed, or left open.
         O::MakerReturns { .. } | O::Stored { main: false, .. } => of(true),
-        _ => None,
+        O::CreatedInRedo
+        | O::CreatedInitFork
+        | O::Catalog { .. }
+        | O::SharedBuffer { .. }
+        | O::PrivatePage { .. }
+        | O::Stored { .. } => None,
     }
 }
 

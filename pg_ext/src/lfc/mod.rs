@@ -40,7 +40,15 @@ pub struct Counters {
 
 /// Whether pages may be looked for and kept.
 fn is_on() -> bool {
-    memory::is_attached() && memory::counters().failed.load(Ordering::Acquire) == 0
+    if !memory::is_attached() {
+        return false;
+    }
+    let failed = memory::counters().failed.load(Ordering::Acquire) != 0;
+    if failed {
+        // The file is removed; its space is free when nobody has it open.
+        file::close();
+    }
+    !failed
 }
 
 /// A pinned place: whatever happens to this process's query, it is unpinned.
@@ -73,12 +81,12 @@ pub fn read(rel: RelFork, block: BlockNumber, needed: Lsn, page: &mut PageBytes)
         Ok(()) => {
             // One page is damaged: it goes, and comes back from the pageserver.
             memory::exclusive(number, |partition| partition.drop_found(hit.place));
+            drop(pinned);
             if memory::counters().damaged.fetch_add(1, Ordering::Relaxed) == 0 {
                 pgrx::log!(
                     "block {block} of {rel} is damaged in the local file cache; it is read from the pageserver, and further ones are only counted"
                 );
             }
-            drop(pinned);
             false
         }
         Err(error) => {
@@ -107,7 +115,15 @@ pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
     });
     match written {
         Ok(()) => _ = memory::counters().writes.fetch_add(1, Ordering::Relaxed),
-        Err(error) => fail("write", &error),
+        Err(error) => fail("written", &error),
+    }
+}
+
+/// The page, if it is there, is not what a read is to find.
+pub fn forget(rel: RelFork, block: BlockNumber) {
+    if is_on() {
+        let name = PageName { rel, block };
+        memory::exclusive(memory::partition_of(name), |partition| partition.drop_page(name));
     }
 }
 
@@ -122,8 +138,7 @@ fn fail(verb: &str, error: &std::io::Error) {
         file::remove();
         pgrx::log!(
             "the local file cache is off until the next start, because file \"{}\" could not be {verb}: {error}",
-            settings::path().display(),
-            verb = if verb == "read" { "read" } else { "written" }
+            settings::path().display()
         );
     }
     file::close();
@@ -135,26 +150,40 @@ pub fn follow_limit() {
         return;
     }
     let wanted = settings::limit_mib();
-    if memory::counters().limit_mib.swap(wanted, Ordering::AcqRel) == wanted {
-        return;
-    }
+    let before = memory::counters().limit_mib.swap(wanted, Ordering::AcqRel);
     let places = memory::places_for(wanted);
     for number in 0..memory::PARTITIONS {
+        // Readers and writers may have held places when the limit fell: there is always another look.
+        if before == wanted && memory::shared(number, |partition| partition.used()) <= places {
+            continue;
+        }
         memory::exclusive(number, |partition| partition.set_limit(places));
-        while memory::exclusive(number, |partition| {
-            let mut freed = 0;
-            while freed < PLACES_AT_ONCE
-                && let Some(place) = partition.shrink()
-            {
-                file::punch(memory::place_in_file(number, place));
-                freed += 1;
-            }
-            freed == PLACES_AT_ONCE
-        }) {}
-        // Places that were free before may hold bytes of pages that were dropped.
+        while memory::exclusive(number, |partition| free_some(number, partition)) {}
+        if wanted < before {
+            punch_free(number);
+        }
+    }
+}
+
+/// Frees some of the places that are too many; whether there may be more.
+fn free_some(number: usize, partition: strata_lfc::Partition<'_>) -> bool {
+    let mut freed = 0;
+    while freed < PLACES_AT_ONCE
+        && let Some(place) = partition.shrink()
+    {
+        file::punch(memory::place_in_file(number, place));
+        freed += 1;
+    }
+    freed == PLACES_AT_ONCE
+}
+
+/// Places that were free before may hold bytes of pages that were dropped.
+fn punch_free(number: usize) {
+    let free = memory::shared(number, |partition| partition.free_places());
+    for some in free.chunks(PLACES_AT_ONCE) {
         memory::exclusive(number, |partition| {
-            let free = partition.free_places();
-            free.into_iter().for_each(|place| file::punch(memory::place_in_file(number, place)));
+            let still = some.iter().filter(|place| partition.is_free(**place));
+            still.for_each(|place| file::punch(memory::place_in_file(number, *place)));
         });
     }
 }

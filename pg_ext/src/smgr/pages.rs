@@ -306,7 +306,11 @@ fn raise_added(rel: RelFork, first: BlockNumber, count: u32) {
     let insert_lsn = log_position::insert_lsn();
     let table = state::last_written();
     table.raise_size(rel, insert_lsn);
-    blocks(first).take(count as usize).for_each(|block| table.raise_page(rel, block, insert_lsn));
+    for block in blocks(first).take(count as usize) {
+        table.raise_page(rel, block, insert_lsn);
+        // Nothing need have been logged since the block was cut off: what the cache has may be as of this very LSN (CP-2).
+        lfc::forget(rel, block);
+    }
 }
 
 fn lengthen(rel: RelFork, first: BlockNumber, count: u32) {
