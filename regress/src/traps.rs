@@ -4,6 +4,8 @@
 //! guard that it names, and then it must end in a [`Harm`]: what a user would suffer, not just any failure. Otherwise it runs once.
 
 use std::fmt;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use strata_common::Guard;
@@ -211,7 +213,7 @@ pub fn show(guard: Guard, scenario: impl Fn(&Ground) -> Result<()>) -> Result<()
     if !guards_can_be_off() {
         return Ok(());
     }
-    harmed(&[guard], scenario(&Ground::new(&[guard])?))
+    harmed(&[guard], ended(&Ground::new(&[guard])?, &scenario))
 }
 
 /// Shows a trap that two guards keep shut, each of which is enough.
@@ -224,7 +226,7 @@ pub fn show_double(guards: [Guard; 2], scenario: impl Fn(&Ground) -> Result<()>)
         let alone = scenario(&Ground::new(&[guard])?);
         alone.with_context(|| format!("without {} only, which the other makes good", guard.id()))?;
     }
-    harmed(&guards, scenario(&Ground::new(&guards)?))
+    harmed(&guards, ended(&Ground::new(&guards)?, &scenario))
 }
 
 /// Shows several traps by one scenario, of guards that only computes have: the daemons stay.
@@ -236,9 +238,26 @@ pub fn show_each(guards: &[Guard], scenario: impl Fn(&Ground) -> Result<()>) -> 
     }
     for guard in guards {
         ground.whole.take_away(&[*guard]);
-        harmed(&[*guard], scenario(&ground))?;
+        harmed(&[*guard], ended(&ground, &scenario))?;
     }
     Ok(())
+}
+
+/// What comes of a scenario without a guard. Harm may be a statement that never ends, that even a cancel does not reach: then the
+/// computes are killed, and the statement fails.
+fn ended<T>(ground: &Ground, scenario: impl Fn(&Ground) -> Result<T>) -> Result<T> {
+    const ENDLESS: Duration = Duration::from_secs(60);
+    std::thread::scope(|scope| {
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            if ends.recv_timeout(ENDLESS) == Err(RecvTimeoutError::Timeout) {
+                ground.whole.kill_computes();
+            }
+        });
+        let outcome = scenario(ground);
+        drop(end);
+        outcome
+    })
 }
 
 /// Whether a scenario ended as it has to without these guards.
@@ -269,7 +288,7 @@ pub fn show_all<'a>(guards: &[Guard], scenario: impl Fn(&Ground) -> Result<Outco
     if !guards_can_be_off() {
         return Ok(());
     }
-    for (part, outcome) in scenario(&Ground::new(guards)?).context("without guards")? {
+    for (part, outcome) in ended(&Ground::new(guards)?, &scenario).context("without guards")? {
         harmed(guards, outcome).with_context(|| part.to_owned())?;
     }
     Ok(())

@@ -229,6 +229,16 @@ impl Whole {
         Ok(text)
     }
 
+    /// kill -9 of all computes, their folders left.
+    pub fn kill_computes(&self) {
+        let Ok(status) = self.json(&["status"]) else { return };
+        let groups =
+            status["computes"].as_array().into_iter().flatten().filter_map(|row| row["pgid"].as_i64());
+        for group in groups.filter_map(|group| i32::try_from(group).ok()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+
     /// `pg_amcheck --all --heapallindexed` must find nothing.
     pub fn amcheck(&self, compute: &Compute) -> Result<()> {
         let port = compute.port.to_string();
@@ -260,13 +270,7 @@ impl Drop for Whole {
             return;
         }
         // Computes first: with their quorum gone they would only wait. A stop that fails has been said by the test itself.
-        if let Ok(status) = self.json(&["status"]) {
-            let groups =
-                status["computes"].as_array().into_iter().flatten().filter_map(|row| row["pgid"].as_i64());
-            for group in groups.filter_map(|group| i32::try_from(group).ok()) {
-                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-            }
-        }
+        self.kill_computes();
         let _ = self.say(&["stop"]);
     }
 }
