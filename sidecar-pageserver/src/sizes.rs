@@ -5,9 +5,9 @@
 //! value may be outdated by the time it comes, so it counts only if ingest changed no size since the read began; `epoch`
 //! says so. Bounded: ingest empties the map between batches, when nothing unpublished is in it.
 
-use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use strata_common::hash::NumberMap;
 use strata_common::{Lsn, RelFork};
 
 /// Entries before the map is emptied; about 60 MB.
@@ -24,7 +24,7 @@ pub struct Size {
 
 #[derive(Default)]
 struct Inner {
-    entries: HashMap<RelFork, Size>,
+    entries: NumberMap<RelFork, Size>,
     epoch: u64,
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use strata_common::Lsn;
@@ -13,8 +14,19 @@ pub const KEY_BYTES: usize = 18;
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
 /// Opaque ordered name of a page or of a small fact.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub [u8; KEY_BYTES]);
+
+/// As three numbers, for hashers that like them better than bytes.
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (high, low) = self.numbers();
+        state.write_u64((high >> 64) as u64);
+        state.write_u64(high as u64);
+        state.write_u16(low);
+    }
+}
 
 /// The order of the bytes, compared as two numbers: ingest compares keys more often than it does anything else.
 impl Ord for Key {
@@ -117,7 +129,34 @@ pub enum Value {
     Change { bytes: Bytes, will_init: bool },
 }
 
+/// A value that lies somewhere else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueRef<'a> {
+    Image(&'a [u8]),
+    Change { bytes: &'a [u8], will_init: bool },
+}
+
+impl<'a> ValueRef<'a> {
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            ValueRef::Image(bytes) | ValueRef::Change { bytes, .. } => bytes,
+        }
+    }
+
+    /// True if nothing older is needed to know the key's content.
+    pub fn is_root(self) -> bool {
+        matches!(self, ValueRef::Image(_) | ValueRef::Change { will_init: true, .. })
+    }
+}
+
 impl Value {
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Value::Image(bytes) => ValueRef::Image(bytes),
+            Value::Change { bytes, will_init } => ValueRef::Change { bytes, will_init: *will_init },
+        }
+    }
+
     pub fn bytes(&self) -> &Bytes {
         match self {
             Value::Image(bytes) | Value::Change { bytes, .. } => bytes,
@@ -126,7 +165,7 @@ impl Value {
 
     /// True if nothing older is needed to know the key's content.
     pub fn is_root(&self) -> bool {
-        matches!(self, Value::Image(_) | Value::Change { will_init: true, .. })
+        self.as_ref().is_root()
     }
 }
 

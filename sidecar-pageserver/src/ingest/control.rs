@@ -114,6 +114,11 @@ impl ControlState {
         };
     }
 
+    /// Whether `apply` may change anything: what nearly every record does is none of its business.
+    pub fn is_concerned_by(effect: &Effect) -> bool {
+        !matches!(effect, Effect::Page { .. } | Effect::ClearVmBits { .. } | Effect::Slru(_))
+    }
+
     /// Applies what of `effect` concerns the control state; other effects change nothing here.
     pub fn apply(&mut self, effect: &Effect) -> Changed {
         let before = self.checkpoint;

@@ -11,8 +11,9 @@ use strata_pgwal::rmgr;
 use strata_redo::effect::{DatabaseTag, PageId, PageValue, TruncateForks};
 
 use super::*;
-use crate::core::key::Value;
+use crate::core::key::{VALUE_BYTES_MAX, Value};
 use crate::ingest::testkit::control_state;
+use crate::keyspace::AuxFile;
 use crate::store::model::MapStore;
 
 const REL: RelTag = RelTag { tablespace: 1663, database: 5, relation: 16_384 };

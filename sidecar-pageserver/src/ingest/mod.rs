@@ -5,6 +5,7 @@
 //! untouched. A record is all or nothing: after an error the caller throws this state away and resumes from what storage
 //! has (log is read again; putting the same values twice is harmless). Every record moves `lsn`, whatever it does (G11).
 
+mod at_once;
 pub mod batch;
 pub mod control;
 mod database;
@@ -17,17 +18,17 @@ pub(crate) mod testkit;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strata_common::{Lsn, Term};
+use strata_common::{ForkNumber, Lsn, Term};
 use strata_pgwal::{DecodeError, DecodedRecord, FullTransactionId, RawRecord};
-use strata_redo::effect::{CheckpointKind, Effect, SlruEffect};
+use strata_redo::effect::{Effect, SlruEffect};
 use strata_redo::error::EffectError;
 use strata_redo::slru::{COMMIT_TS_XACTS_PER_PAGE, SlruKind};
 
-use crate::core::key::{Key, VALUE_BYTES_MAX};
+use crate::core::key::Key;
 use crate::ingest::batch::{Batch, Counts};
 use crate::ingest::control::{Changed, ControlState};
-use crate::keyspace::values::{BadValue, present, tombstone};
-use crate::keyspace::{self, AuxFile, ControlPart};
+use crate::keyspace::values::BadValue;
+use crate::keyspace::{self, ControlPart};
 use crate::sizes::Sizes;
 use crate::store::{Store, StoreError};
 use crate::view::{View, ViewError};
@@ -150,66 +151,6 @@ impl<S: Store> Ingest<S> {
         self.batch.is_full()
     }
 
-    /// Takes in one record; the caller has flushed before one that wants it. After [`IngestError::Record`] nothing of the
-    /// record is in the batch, and what came before it can still be flushed.
-    pub async fn record(&mut self, incoming: Incoming) -> Result<(), IngestError> {
-        let (control, values) = (self.control.clone(), self.batch.count());
-        let Incoming { start, end, record, effects } = incoming;
-        let taken = self.take_in(start, end, &record, effects).await;
-        taken.map_err(|error| {
-            self.control = control;
-            self.batch.cut(values);
-            match error {
-                IngestError::Record { reason, .. } => {
-                    IngestError::Record { name: record.name(), lsn: record.lsn, reason }
-                }
-                other => other,
-            }
-        })
-    }
-
-    async fn take_in(
-        &mut self,
-        start: Lsn,
-        end: Lsn,
-        record: &DecodedRecord,
-        effects: Vec<Effect>,
-    ) -> Result<(), IngestError> {
-        let values = self.batch.count();
-        self.control.see_xid(record.xid);
-        let mut changed = Changed::default();
-        let mut shutdown = false;
-        for effect in &effects {
-            let tracked = self.control.control_file.settings.track_commit_timestamp;
-            let one = self.control.apply(effect);
-            changed.mark |= one.mark;
-            changed.checkpoint |= one.checkpoint;
-            changed.control_file |= one.control_file;
-            shutdown |= matches!(effect, Effect::Checkpoint { kind: CheckpointKind::Shutdown, .. });
-            if let Effect::ParameterChange(parameters) = effect
-                && parameters.track_commit_timestamp
-                && !tracked
-            {
-                self.commit_ts_begins(end);
-            }
-        }
-        for effect in effects {
-            self.effect(end, effect).await?;
-        }
-        // Good only if nothing lies between them and the end of a clean stop.
-        let statistics = std::mem::replace(&mut self.statistics, statistics::of(record));
-        if let Some(file) = statistics.filter(|_| shutdown) {
-            self.put_image(end, keyspace::aux(AuxFile::PgStat), file);
-        }
-        if let Some(bytes) = self.batch.largest_after(values).filter(|bytes| *bytes > VALUE_BYTES_MAX) {
-            return Err(cannot(format!("it makes a value of {bytes} bytes, {VALUE_BYTES_MAX} are possible")));
-        }
-        self.control.finish_record(start, end, record.prev, shutdown);
-        self.counts.records += 1;
-        self.put_control(changed);
-        Ok(())
-    }
-
     fn put_control(&mut self, changed: Changed) {
         let lsn = self.control.lsn;
         if changed.checkpoint {
@@ -259,47 +200,26 @@ impl<S: Store> Ingest<S> {
     }
 
     async fn effect(&mut self, lsn: Lsn, effect: Effect) -> Result<(), IngestError> {
+        match self.effect_at_once(lsn, effect)? {
+            None => Ok(()),
+            Some(asks) => self.effect_that_asks(lsn, asks).await,
+        }
+    }
+
+    /// What `effect_at_once` gave back: storage has to be asked for something that is not in memory.
+    async fn effect_that_asks(&mut self, lsn: Lsn, effect: Effect) -> Result<(), IngestError> {
         match effect {
             Effect::Page { page, value } => self.page(lsn, page, value).await,
             Effect::ClearVmBits { heap, heap_block, bits } => {
-                self.clear_vm_bits(lsn, heap, heap_block, bits).await
+                let size = self.size(heap.fork(ForkNumber::VisibilityMap)).await?;
+                self.clear_vm_bits(lsn, heap, heap_block, bits, size);
+                Ok(())
             }
             Effect::RelCreate(rel) => self.create(lsn, rel).await,
             Effect::RelTruncate { rel, blocks, forks } => self.truncate(lsn, rel, blocks, forks).await,
             Effect::RelDrop(rel) => self.drop_relation(lsn, rel).await,
-            Effect::DatabaseCreate(database) => {
-                self.put_image(lsn, keyspace::database(database.tablespace, database.database), present());
-                Ok(())
-            }
             Effect::DatabaseCopy { from, to } => self.copy_database(lsn, from, to).await,
             Effect::DatabaseDrop(database) => self.drop_database(lsn, database).await,
-            Effect::TablespaceCreate { tablespace, .. } => {
-                self.put_image(lsn, keyspace::tablespace(tablespace), present());
-                Ok(())
-            }
-            Effect::TablespaceDrop { tablespace } => {
-                self.put_image(lsn, keyspace::tablespace(tablespace), tombstone());
-                Ok(())
-            }
-            Effect::RelMap { database, map } => {
-                self.put_image(lsn, keyspace::rel_map(database.tablespace, database.database), map);
-                Ok(())
-            }
-            Effect::Slru(slru) => {
-                self.slru(lsn, slru);
-                Ok(())
-            }
-            Effect::TwoPhasePrepare { xid, data } => {
-                let mut file = Vec::with_capacity(data.len() + 4);
-                file.extend_from_slice(&data);
-                file.extend_from_slice(&crc32c::crc32c(&data).to_le_bytes());
-                self.put_image(lsn, keyspace::two_phase(self.full_xid(xid).0), file.into());
-                Ok(())
-            }
-            Effect::TwoPhaseFinish { xid, .. } => {
-                self.put_image(lsn, keyspace::two_phase(self.full_xid(xid).0), tombstone());
-                Ok(())
-            }
             Effect::OriginAdvance { origin, remote_lsn, backward, .. } => {
                 // `replorigin_advance` in `origin.c`: an older position counts only if it is meant.
                 if backward || self.origin(origin).await? < remote_lsn {
@@ -309,28 +229,7 @@ impl<S: Store> Ingest<S> {
                 }
                 Ok(())
             }
-            Effect::OriginDrop { origin } => {
-                self.origins.insert(origin, Lsn::INVALID);
-                self.put_image(lsn, keyspace::origin(origin), tombstone());
-                Ok(())
-            }
-            Effect::LogicalMapping { .. } => {
-                self.counts.effects_not_kept += 1;
-                Ok(())
-            }
-            // Counters and settings: `ControlState` has them.
-            Effect::CommitTime { .. }
-            | Effect::Checkpoint { .. }
-            | Effect::EndOfRecovery { .. }
-            | Effect::NextOid(_)
-            | Effect::NextXidPast(_)
-            | Effect::NextMultiAtLeast { .. }
-            | Effect::OldestXid { .. }
-            | Effect::OldestMulti { .. }
-            | Effect::OldestCommitTs { .. }
-            | Effect::ParameterChange(_)
-            | Effect::FullPageWrites(_)
-            | Effect::RunningXacts { .. } => Ok(()),
+            other => unreachable!("{other:?} asks storage nothing"),
         }
     }
 

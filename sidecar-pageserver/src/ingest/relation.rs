@@ -53,14 +53,24 @@ impl<S: Store> Ingest<S> {
     }
 
     pub(super) async fn page(&mut self, lsn: Lsn, page: PageId, value: PageValue) -> Result<(), IngestError> {
-        let map = matches!(page.rel.fork, ForkNumber::FreeSpaceMap | ForkNumber::VisibilityMap);
-        let is_image = matches!(value, PageValue::Image(_));
-        if map && is_image && self.size(page.rel.rel.fork(ForkNumber::Main)).await?.is_none() {
+        if is_map_image(page, &value) && self.size(page.rel.rel.fork(ForkNumber::Main)).await?.is_none() {
             // A compute saves maps without locking their relation: this one was dropped just before (V5).
             self.counts.images_of_dropped_maps += 1;
             return Ok(());
         }
-        let is_new = self.grow(lsn, page).await?;
+        let size = self.size(page.rel).await?;
+        self.put_page(lsn, page, value, size)
+    }
+
+    /// A page of a fork that has had `size` blocks so far; `None`: that does not exist.
+    pub(super) fn put_page(
+        &mut self,
+        lsn: Lsn,
+        page: PageId,
+        value: PageValue,
+        size: Option<u32>,
+    ) -> Result<(), IngestError> {
+        let is_new = self.grow(lsn, page, size)?;
         let value = match value {
             PageValue::Image(bytes) => Value::Image(bytes),
             PageValue::Change { bytes, will_init } => {
@@ -77,8 +87,7 @@ impl<S: Store> Ingest<S> {
     }
 
     /// Makes the fork long enough to hold the page; true if it was not.
-    async fn grow(&mut self, lsn: Lsn, page: PageId) -> Result<bool, IngestError> {
-        let size = self.size(page.rel).await?;
+    fn grow(&mut self, lsn: Lsn, page: PageId, size: Option<u32>) -> Result<bool, IngestError> {
         let old = size.unwrap_or(0);
         if size.is_some() && page.block.0 < old {
             return Ok(false);
@@ -110,24 +119,24 @@ impl<S: Store> Ingest<S> {
         Ok(())
     }
 
-    /// Bits without a reference to their page: cleared only where the map has the page (V1, V3).
-    pub(super) async fn clear_vm_bits(
+    /// Bits without a reference to their page: cleared only where the map, which has `size` blocks, has the page (V1, V3).
+    pub(super) fn clear_vm_bits(
         &mut self,
         lsn: Lsn,
         heap: RelTag,
         heap_block: BlockNumber,
         bits: u8,
-    ) -> Result<(), IngestError> {
+        size: Option<u32>,
+    ) {
         let map = heap.fork(ForkNumber::VisibilityMap);
         let page = vm::page_of(heap_block);
-        let is_missing = self.size(map).await?.is_none_or(|blocks| page.0 >= blocks);
+        let is_missing = size.is_none_or(|blocks| page.0 >= blocks);
         if is_missing && Guard::MissingMapPage.holds() {
             self.counts.vm_clears_skipped += 1;
-            return Ok(());
+            return;
         }
         let change = Value::Change { bytes: encode_vm_clear(heap_block, bits), will_init: false };
         self.batch.put(lsn, keyspace::rel_block(map, page), change);
-        Ok(())
     }
 
     /// `smgr_redo` of TRUNCATE (`src/backend/catalog/storage.c`): the maps lose whole pages and the tail of their last one (V4).
@@ -200,6 +209,12 @@ impl<S: Store> Ingest<S> {
         }
         self.set_size(lsn, rel, None);
     }
+}
+
+/// An image of a map's page: it counts only if the map's relation exists.
+pub(super) fn is_map_image(page: PageId, value: &PageValue) -> bool {
+    let map = matches!(page.rel.fork, ForkNumber::FreeSpaceMap | ForkNumber::VisibilityMap);
+    map && matches!(value, PageValue::Image(_))
 }
 
 /// Which relations are unlogged, that is, have an INIT fork (R11). They are few and every base backup lists them, so none gets an

@@ -12,7 +12,7 @@ use super::layer::{Layer, LayerContext};
 use super::layer_file::{LayerWriter, WriterOptions};
 use super::timeline::Timeline;
 use crate::core::index::{METADATA_BYTES_MAX, TimelineIndex};
-use crate::core::key::{Key, KeyRange, Value};
+use crate::core::key::{Key, KeyRange, ValueRef};
 use crate::core::layer::{LayerKind, LayerName};
 
 /// Uploads that run while the next layer is written; each holds its layer in memory.
@@ -60,7 +60,7 @@ impl Import {
             self.first = key;
         }
         let lsn = self.lsn;
-        self.writer()?.add(key, lsn, &Value::Image(image))
+        self.writer()?.add(key, lsn, ValueRef::Image(&image))
     }
 
     /// Completes and announces the timeline; everything is in the object store. `metadata` as in [`Timeline::finish_record`].

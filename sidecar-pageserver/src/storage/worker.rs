@@ -17,7 +17,7 @@ use super::layer::Layer;
 use super::layer_file::{LayerWriter, WriterOptions};
 use super::timeline::{Frozen, Layers, Timeline};
 use crate::core::index::TimelineIndex;
-use crate::core::key::{Key, Value};
+use crate::core::key::{Key, ValueRef};
 use crate::core::layer::{LayerDesc, LayerKind, LayerName};
 
 /// Keys that get an image at the end of a layer: the LSN of their last change, and the content then.
@@ -220,11 +220,11 @@ fn write_layer(
     let mut writer = LayerWriter::create(options, name)?;
     frozen.mem.for_each(|key, versions| {
         for (lsn, value) in versions {
-            writer.add(key, *lsn, value)?;
+            writer.add(key, *lsn, *value)?;
         }
         match images.get(&key) {
             // After the change of the same LSN: it is the content with that change.
-            Some((lsn, image)) => writer.add(key, *lsn, &Value::Image(image.clone())),
+            Some((lsn, image)) => writer.add(key, *lsn, ValueRef::Image(image)),
             None => Ok(()),
         }
     })?;

@@ -271,7 +271,10 @@ impl<S: Store> Receiver<S> {
             // Published at once: if the record fails for now, the next stream resumes from what is published.
             self.publish(ingest).await?;
         }
-        Ok(ingest.record(incoming).await?)
+        if let Some(unfinished) = ingest.record_at_once(incoming)? {
+            ingest.complete(unfinished).await?;
+        }
+        Ok(())
     }
 
     async fn publish(&self, ingest: &mut Ingest<S>) -> Result<(), Ended> {

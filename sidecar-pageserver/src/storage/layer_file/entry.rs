@@ -3,21 +3,21 @@
 use bytes::Bytes;
 use strata_common::Lsn;
 
-use crate::core::key::{KEY_BYTES, Key, VALUE_BYTES_MAX, Value};
+use crate::core::key::{KEY_BYTES, Key, VALUE_BYTES_MAX, Value, ValueRef};
 
 const KIND_IMAGE: u8 = 0;
 const KIND_CHANGE: u8 = 1;
 const KIND_INIT: u8 = 2;
 
 /// Appends an entry; `before` is the key of the entry before it in the same block.
-pub fn encode(before: Option<Key>, key: Key, lsn_offset: u64, value: &Value, out: &mut Vec<u8>) {
+pub fn encode(before: Option<Key>, key: Key, lsn_offset: u64, value: ValueRef<'_>, out: &mut Vec<u8>) {
     let shared = before.map_or(0, |b| b.0.iter().zip(&key.0).take_while(|(a, b)| a == b).count());
     out.push(shared as u8);
     out.extend_from_slice(&key.0[shared..]);
     out.push(match value {
-        Value::Image(_) => KIND_IMAGE,
-        Value::Change { will_init: false, .. } => KIND_CHANGE,
-        Value::Change { will_init: true, .. } => KIND_INIT,
+        ValueRef::Image(_) => KIND_IMAGE,
+        ValueRef::Change { will_init: false, .. } => KIND_CHANGE,
+        ValueRef::Change { will_init: true, .. } => KIND_INIT,
     });
     put_varint(lsn_offset, out);
     put_varint(value.bytes().len() as u64, out);

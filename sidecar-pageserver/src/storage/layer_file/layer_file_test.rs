@@ -45,7 +45,7 @@ type Model = BTreeMap<(Key, Lsn), Vec<Value>>;
 fn write(dir: &std::path::Path, model: &Model, compression: Compression) -> LayerDesc {
     let mut writer = LayerWriter::create(options(dir, compression), name(LayerKind::Delta)).expect("creates");
     for ((key, lsn), values) in model {
-        values.iter().for_each(|value| writer.add(*key, *lsn, value).expect("adds"));
+        values.iter().for_each(|value| writer.add(*key, *lsn, value.as_ref()).expect("adds"));
     }
     writer.finish(None).expect("finishes")
 }
@@ -240,10 +240,10 @@ fn an_image_layer_wants_each_key_once_and_in_order() {
     let image = Value::Image(Bytes::from_static(b"x"));
     let mut writer =
         LayerWriter::create(options(dir.path(), Compression::Zstd), name(LayerKind::Image)).expect("creates");
-    writer.add(key(3), Lsn(BEGIN), &image).expect("adds");
+    writer.add(key(3), Lsn(BEGIN), image.as_ref()).expect("adds");
     for wrong in [key(3), key(2)] {
         assert!(
-            matches!(writer.add(wrong, Lsn(BEGIN), &image), Err(StorageError::Unsorted(k)) if k == wrong)
+            matches!(writer.add(wrong, Lsn(BEGIN), image.as_ref()), Err(StorageError::Unsorted(k)) if k == wrong)
         );
     }
     drop(writer);

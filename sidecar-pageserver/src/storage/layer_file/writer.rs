@@ -12,7 +12,7 @@ use super::bloom::BloomBuilder;
 use super::footer::{Extent, Footer};
 use super::frame::{self, BLOOM_FRAME, INDEX_FRAME};
 use super::{MAGIC, entry};
-use crate::core::key::{Key, KeyRange, VALUE_BYTES_MAX, Value};
+use crate::core::key::{Key, KeyRange, VALUE_BYTES_MAX, ValueRef};
 use crate::core::layer::{LayerDesc, LayerKind, LayerName};
 use crate::storage::config::Compression;
 use crate::storage::disk::{Disk, DiskWriter};
@@ -86,7 +86,7 @@ impl LayerWriter {
         self.offset + self.block.len() as u64
     }
 
-    pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) -> Result<(), StorageError> {
+    pub fn add(&mut self, key: Key, lsn: Lsn, value: ValueRef<'_>) -> Result<(), StorageError> {
         assert!(self.name.begin <= lsn && lsn < self.name.end, "{}: a value at {lsn} is outside", self.name);
         let bytes = value.bytes().len();
         if bytes > VALUE_BYTES_MAX {
