@@ -9,6 +9,7 @@ pub mod held_log;
 pub mod mounts;
 pub mod oracle;
 pub mod points;
+pub mod port_lease;
 pub mod postgres;
 pub mod psql_session;
 pub mod random;

@@ -13,6 +13,8 @@ use serde_json::Value;
 use strata_common::guard::{self, Guard};
 use tempfile::TempDir;
 
+use crate::port_lease::PortLease;
+
 /// Where the built programs lie; the suites' runner may set it.
 pub const PROGRAMS_VARIABLE: &str = "STRATA_TEST_PROGRAMS";
 
@@ -37,6 +39,7 @@ pub struct Whole {
     tree: Option<PathBuf>,
     /// Given to every program.
     environment: Vec<(&'static str, String)>,
+    ports: PortLease,
 }
 
 /// A running compute.
@@ -73,10 +76,12 @@ impl Whole {
         let home = tempfile::Builder::new().prefix("strata-whole-").tempdir()?;
         // Postgres, another user if we are root, walks through to its own folder.
         std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment: Vec::new() };
+        let ports = PortLease::take()?;
+        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment: Vec::new(), ports };
         let bin_dir = whole.strata(&["pg-bindir"])?;
         whole.bin_dir = PathBuf::from(bin_dir.trim());
-        whole.strata(&[&["init"], arguments].concat())?;
+        let base = whole.ports.base.to_string();
+        whole.strata(&[&["init", "--port-base", &base], arguments].concat())?;
         Ok(whole)
     }
 
