@@ -15,12 +15,12 @@ LC_ALL=C awk -F'\t' '
         suites[$1] = 1
     }
     END {
-        print "| suite | patched 256 kB | 1 MB | 128 MB | vanilla 256 kB | 1 MB | 128 MB | Debian 256 kB | 1 MB | 128 MB |"
+        print "| suite | patched 320 kB | 1 MB | 128 MB | vanilla 320 kB | 1 MB | 128 MB | Debian 320 kB | 1 MB | 128 MB |"
         print "|---|---|---|---|---|---|---|---|---|---|"
         for (suite in suites) {
             line = "| " suite " "
             split("patched vanilla debian", servers, " ")
-            split("256kB 1MB 128MB", sizes, " ")
+            split("320kB 1MB 128MB", sizes, " ")
             for (s = 1; s <= 3; s++) for (b = 1; b <= 3; b++) line = line "| " cell(suite, servers[s], sizes[b]) " "
             print line "|" | "sort"
         }

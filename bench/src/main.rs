@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod commits;
+mod copy;
 mod ingest;
 mod interrupt;
 mod peer;
+mod reads;
 mod redo;
 mod report;
+mod server;
 mod starts;
 
 use std::path::PathBuf;
@@ -45,6 +48,10 @@ pub struct Size {
     pub round_seconds: u32,
     /// pgbench's scale where data is in shared buffers.
     pub scale: u32,
+    /// pgbench's scale where data is four times shared buffers.
+    pub large_scale: u32,
+    /// Rows that are copied in, as a file.
+    pub copy_megabytes: u64,
     /// pgbench's scales of the small and the big database of the start and branch benchmarks; a scale is about 15 MB.
     pub database_scales: [u32; 2],
     /// Log that is taken in, at least.
@@ -54,11 +61,13 @@ pub struct Size {
 }
 
 const QUICK: Size =
-    Size { rounds: 3, round_seconds: 8, scale: 10, database_scales: [7, 34], log_megabytes: 300, repeats: 5 };
+    Size { rounds: 3, round_seconds: 8, scale: 10, large_scale: 34, copy_megabytes: 200, database_scales: [7, 34], log_megabytes: 300, repeats: 5 };
 const LONG: Size = Size {
     rounds: 7,
     round_seconds: 30,
     scale: 20,
+    large_scale: 68,
+    copy_megabytes: 1000,
     database_scales: [7, 137],
     log_megabytes: 1000,
     repeats: 15,
@@ -76,11 +85,13 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 4] = [
+    let benchmarks: [(&[&str], Benchmark); 6] = [
+        (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
         (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
+        (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
     ];
     for (ids, benchmark) in benchmarks {
         if !ids.iter().any(|id| arguments.wants(id)) {

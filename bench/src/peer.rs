@@ -1,4 +1,4 @@
-//! The peer: a vanilla Postgres with two synchronous standbys of which one must answer, as many copies of the log as a quorum of
+//! The peers: a vanilla Postgres on its own, and one with two synchronous standbys of which one must answer, as many copies of the log as a quorum of
 //! three has. Everything that Postgres does to keep what it acknowledged is on: `fsync` on all three, `full_page_writes`.
 
 use std::net::TcpListener;
@@ -10,6 +10,35 @@ use strata_regress::postgres::{Cluster, Installation};
 
 /// How long the standbys may take to connect; only a hang meets it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How clients reach a server on loopback: the same way as they reach a compute.
+fn connstr(port: u16) -> String {
+    format!("host=127.0.0.1 port={port} user=postgres dbname=postgres")
+}
+
+/// A vanilla Postgres on its own, for what only reads.
+pub struct Single {
+    cluster: Cluster,
+    port: u16,
+}
+
+impl Single {
+    pub fn start(vanilla: &Path, settings: &[(&str, &str)]) -> Result<Single> {
+        let mut cluster = Cluster::init(&Installation::at(vanilla.join("bin"))?, &[])?;
+        let port = free_port()?;
+        let port_text = port.to_string();
+        cluster.start(&[&[("listen_addresses", "127.0.0.1"), ("port", &port_text)], settings].concat())?;
+        Ok(Single { cluster, port })
+    }
+
+    pub fn installation(&self) -> &Installation {
+        self.cluster.installation()
+    }
+
+    pub fn connstr(&self) -> String {
+        connstr(self.port)
+    }
+}
 
 /// A primary and what makes its commits durable.
 pub struct Replicated {
@@ -74,8 +103,7 @@ impl Replicated {
         self.primary.installation()
     }
 
-    /// How clients reach the primary: the same way as they reach a compute.
     pub fn connstr(&self) -> String {
-        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
+        connstr(self.port)
     }
 }

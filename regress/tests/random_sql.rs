@@ -33,7 +33,7 @@ enum End {
     Stop,
 }
 
-const FEWEST: &str = "256kB";
+const FEWEST: &str = "320kB";
 const FEW: &str = "512kB";
 
 const SMALL: &[Phase] = &[

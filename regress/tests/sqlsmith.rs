@@ -61,8 +61,9 @@ fn smith(program: &Path, compute: &Compute, database: &str, queries: u64, seed: 
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "sqlsmith ended with {}: {said}", output.status);
+    // It reports every 799 queries, and at its end.
     let number =
-        |begin: &str| said.lines().find_map(|line| line.strip_prefix(begin)?.trim().parse::<f64>().ok());
+        |begin: &str| said.lines().rev().find_map(|line| line.strip_prefix(begin)?.trim().parse::<f64>().ok());
     let (Some(queries), Some(failed)) = (number("queries: "), number("error rate: ")) else {
         bail!("sqlsmith counted nothing: {said}")
     };
