@@ -27,7 +27,9 @@ const ROW_BYTES: u64 = 86;
 /// Seconds a COPY of the file takes.
 fn copy(server: &Server<'_>, file: &str) -> Result<f64> {
     interrupt::check()?;
-    server.sql("DROP TABLE IF EXISTS copied; CREATE TABLE copied (n bigint, m bigint, hash text, filler text)")?;
+    server.sql(
+        "DROP TABLE IF EXISTS copied; CREATE TABLE copied (n bigint, m bigint, hash text, filler text)",
+    )?;
     let begin = Instant::now();
     server.sql(&format!("COPY copied FROM '{file}'"))?;
     Ok(begin.elapsed().as_secs_f64())

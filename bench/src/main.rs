@@ -60,8 +60,16 @@ pub struct Size {
     pub repeats: u32,
 }
 
-const QUICK: Size =
-    Size { rounds: 3, round_seconds: 8, scale: 10, large_scale: 34, copy_megabytes: 200, database_scales: [7, 34], log_megabytes: 300, repeats: 5 };
+const QUICK: Size = Size {
+    rounds: 3,
+    round_seconds: 8,
+    scale: 10,
+    large_scale: 34,
+    copy_megabytes: 200,
+    database_scales: [7, 34],
+    log_megabytes: 300,
+    repeats: 5,
+};
 const LONG: Size = Size {
     rounds: 7,
     round_seconds: 30,

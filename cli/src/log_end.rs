@@ -38,8 +38,13 @@ pub async fn all(safekeepers: &[Reached]) -> anyhow::Result<HashMap<TenantTimeli
         reachable.map(|client| async move { client.clone().list_timelines(ListTimelinesRequest {}).await });
     let mut ends = HashMap::<TenantTimelineId, LogEnd>::new();
     for answer in join_all(answers).await {
-        let answer =
-            answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?;
+        let answer = match answer {
+            // One that stands still is away like one that does not run.
+            Err(status) if rpc::is_lost(&status) => continue,
+            answer => {
+                answer.map_err(|status| rpc::refusal("a safekeeper cannot list its timelines", &status))?
+            }
+        };
         for status in answer.into_inner().timelines {
             let TimelineRefId(id) = status.timeline.try_into()?;
             let end = ends.entry(id).or_default();

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::process::Running;
 
 /// A daemon on this machine that does not answer within this is still opening its data, or is not one of ours.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// More than any status page has; whoever sends more is not one of ours.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
@@ -39,9 +39,11 @@ pub async fn is_ready(http_port: u16, process: Running) -> bool {
     status.is_some_and(|status| status["pid"] == process.pid && status["state"] == "ready")
 }
 
-/// What keeps a daemon's timelines from moving: its first problem, as a sentence. Empty: nothing, or it does not answer.
+/// What keeps a running daemon's timelines from moving: its first problem, as a sentence. Empty: nothing.
 pub async fn problem(http_port: u16) -> String {
-    let status = status(http_port).await.unwrap_or_default();
+    let Some(status) = status(http_port).await else {
+        return format!("it does not answer within {} s", ANSWER_MAX.as_secs());
+    };
     let lists = ["timelines", "unattached"].map(|key| status[key].as_array().cloned().unwrap_or_default());
     let problems = lists.iter().flatten().filter_map(|timeline| timeline["problem"].as_str());
     problems.filter(|problem| !problem.is_empty()).map(str::to_owned).next().unwrap_or_default()

@@ -12,6 +12,9 @@ use crate::registry::{Node, Registry};
 
 /// How long a daemon may take to accept a connection: it is on this machine.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A daemon that stands still accepts connections: it is asked for a sign of life so often, and given up when none comes in time.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+const ALIVE_MAX: Duration = Duration::from_secs(2);
 
 pub async fn safekeeper(node: &Node) -> anyhow::Result<SafekeeperClient<Channel>> {
     let channel = connect(node.port).await;
@@ -45,7 +48,13 @@ pub async fn pageserver(registry: &Registry) -> anyhow::Result<PageserverClient<
 
 async fn connect(port: u16) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).context("a loopback address")?;
+    let endpoint = endpoint.http2_keep_alive_interval(ALIVE_EVERY).keep_alive_timeout(ALIVE_MAX);
     Ok(endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true).connect().await?)
+}
+
+/// Whether the connection broke, and this is not what the service said: only what is made on our side has a cause.
+pub fn is_lost(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// A service's refusal, as one sentence.

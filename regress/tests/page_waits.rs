@@ -1,0 +1,147 @@
+//! Backends that wait for a page while the pageserver is away, killed or standing still: a timeout, a cancel and a termination each
+//! end their wait, and the pageserver's return ends that of all others, with the right rows (P7, LV-1).
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use strata_regress::psql_session::PsqlSession;
+use strata_regress::session::Session;
+use strata_regress::traps::Ground;
+use strata_regress::whole::{Compute, wait_until};
+
+/// Sessions, each with a table of its own.
+const SESSIONS: usize = 8;
+const ROWS: usize = 20_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Killed,
+    /// Its connections stay and say nothing.
+    Stopped,
+}
+
+fn pageserver(ground: &Ground) -> Result<Pid> {
+    let pid = ground.whole.node("pageservers", 1)?["pid"].as_i64().unwrap_or_default();
+    ensure!(pid > 1, "the pageserver has no pid");
+    Ok(Pid::from_raw(pid as i32))
+}
+
+fn go_away(ground: &Ground, away: Away, pageserver: Pid) -> Result<()> {
+    match away {
+        Away::Killed => ground.whole.kill_node("pageservers", 1),
+        Away::Stopped => Ok(kill(pageserver, Signal::SIGSTOP)?),
+    }
+}
+
+fn come_back(ground: &Ground, away: Away, pageserver: Pid) -> Result<()> {
+    match away {
+        Away::Killed => ground.whole.strata(&["pageserver", "start", "1"]).map(drop),
+        Away::Stopped => Ok(kill(pageserver, Signal::SIGCONT)?),
+    }
+}
+
+/// `strata status` ends, and says who stands still.
+fn status_says_so(ground: &Ground) -> Result<()> {
+    let problem = ground.whole.node("pageservers", 1)?["problem"].to_string();
+    ensure!(problem.contains("it does not answer"), "{problem}");
+    Ok(())
+}
+
+/// Every session's table is in no buffer, and nothing else has to be read for counting it.
+fn prepare<'a>(ground: &'a Ground, compute: &'a Compute) -> Result<Vec<PsqlSession<'a>>> {
+    let mut sessions = Vec::new();
+    for n in 0..SESSIONS {
+        ground.sql(compute, &format!("CREATE TABLE t{n} AS SELECT generate_series(1, {ROWS}) AS id"))?;
+        ground.sql(compute, &format!("VACUUM (FREEZE, ANALYZE) t{n}"))?;
+        let mut session = ground.session(compute)?;
+        session.run("SET max_parallel_workers_per_gather = 0")?;
+        ensure!(session.run(&count(n))? == ROWS.to_string());
+        sessions.push(session);
+    }
+    ground.caught_up(compute)?;
+    Ok(sessions)
+}
+
+fn count(n: usize) -> String {
+    format!("SELECT count(*) FROM t{n}")
+}
+
+fn waits_end(away: Away) -> Result<()> {
+    let ground = Ground::whole()?;
+    let compute = ground.compute(&["shared_buffers=32MB", "strata.lfc_max_size=0"])?;
+    let mut sessions = prepare(&ground, &compute)?;
+    let mut watcher = Session::open(&compute)?;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'StrataPageRequest'";
+    ensure!(watcher.sql(waiting)? == "0");
+    // What the watcher does later it does once now: it must not wait for a page of a catalog itself.
+    watcher.sql("SELECT pg_cancel_backend(0), pg_terminate_backend(0)")?;
+    watcher.sql("SELECT count(*) FROM pg_stat_activity WHERE pid = 0")?;
+    let pids: Vec<String> =
+        sessions.iter_mut().map(|session| session.run("SELECT pg_backend_pid()")).collect::<Result<_>>()?;
+    for n in 0..SESSIONS {
+        ensure!(ground.sql(&compute, &format!("SELECT evict('t{n}')"))? == "0");
+    }
+
+    let pageserver = pageserver(&ground)?;
+    go_away(&ground, away, pageserver)?;
+    sessions[0].run("SET statement_timeout = '300ms'")?;
+    let begin = Instant::now();
+    for (n, session) in sessions.iter_mut().enumerate() {
+        session.start(&count(n))?;
+    }
+    let said = sessions[0].finish()?;
+    ensure!(said.contains("canceling statement due to statement timeout"), "{said}");
+    let timed_out = begin.elapsed();
+    wait_until("all others wait for a page", || Ok(watcher.sql(waiting)?.parse::<usize>()? == SESSIONS - 1))?;
+
+    let begin = Instant::now();
+    watcher.sql(&format!("SELECT pg_cancel_backend({})", pids[1]))?;
+    let said = sessions[1].finish()?;
+    ensure!(said.contains("canceling statement due to user request"), "{said}");
+    let cancelled = begin.elapsed();
+
+    let begin = Instant::now();
+    watcher.sql(&format!("SELECT pg_terminate_backend({})", pids[2]))?;
+    wait_until("the terminated backend is gone", || {
+        let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {}", pids[2]);
+        Ok(watcher.sql(&left)? == "0")
+    })?;
+    let terminated = begin.elapsed();
+    ensure!(watcher.sql(waiting)?.parse::<usize>()? == SESSIONS - 3, "others gave up, too");
+
+    if away == Away::Stopped {
+        status_says_so(&ground)?;
+    }
+    let begin = Instant::now();
+    come_back(&ground, away, pageserver)?;
+    for session in &mut sessions[3..] {
+        let said = session.finish()?;
+        ensure!(said == ROWS.to_string(), "{said}");
+    }
+    eprintln!(
+        "after a timeout of 300 ms: {timed_out:?}; after a cancel: {cancelled:?}; after a termination: {terminated:?}; \
+         all resumed {:?} after the pageserver's return began",
+        begin.elapsed()
+    );
+    // Those whose wait was cut short find the same rows, and nobody else's answer.
+    sessions[0].run("RESET statement_timeout")?;
+    for n in [0, 1] {
+        ensure!(sessions[n].run(&count(n))? == ROWS.to_string());
+    }
+    let total: Vec<String> = (0..SESSIONS).map(|n| format!("(SELECT sum(id) FROM t{n})")).collect();
+    let sum = ROWS * (ROWS + 1) / 2 * SESSIONS;
+    ensure!(ground.sql(&compute, &format!("SELECT {}", total.join(" + ")))? == sum.to_string());
+    Ok(())
+}
+
+#[test]
+fn waits_end_while_the_pageserver_is_gone() -> Result<()> {
+    waits_end(Away::Killed)
+}
+
+#[test]
+fn waits_end_while_the_pageserver_stands_still() -> Result<()> {
+    waits_end(Away::Stopped)
+}
