@@ -44,8 +44,11 @@ fn scan(n: u64) -> u64 {
 const LOADS: [(&str, Load); 3] = [("uniform", uniform), ("zipfian", zipfian), ("scan", scan)];
 const WINDOWS: [u32; 6] = [60, 300, 600, 900, 1800, 3600];
 
+/// Prints what README.md shows: `cargo test --release -p strata-lfc windows_of_every_load -- --nocapture`.
 #[test]
+#[expect(clippy::disallowed_macros, reason = "a table for people")]
 fn windows_of_every_load_are_near_the_exact_count() {
+    println!("| load | window | exactly | estimate | error |\n|---|--:|--:|--:|--:|");
     for (name, load) in LOADS {
         let memory = memory();
         let sketch = WorkingSet::new(&memory);
@@ -61,6 +64,8 @@ fn windows_of_every_load_are_near_the_exact_count() {
         for seconds in WINDOWS {
             let exact = last_seen.values().filter(|seen| **seen > 5400 - seconds).count() as u64;
             let estimate = sketch.pages(Window::Last(seconds), Second(5400));
+            let error = 100.0 * (estimate as f64 / exact as f64 - 1.0);
+            println!("| {name} | {seconds} s | {exact} | {estimate} | {error:+.1} % |");
             assert!(is_near(estimate, exact), "{name}, {seconds} s: {estimate}, exactly {exact}");
         }
         let exact = last_seen.len() as u64;
