@@ -47,6 +47,7 @@ bench: build
 	cargo build --release -p strata-bench
 	cargo build --release -p strata-redo --example redo_speed
 	cargo build --release -p strata-pageserver --example ingest_speed
+	cargo build --release -p strata-smgr --example page_echo
 	target/release/strata-bench --vanilla "$$vanilla/install" $(BENCH_ARGS)
 
 #: make lint        formatting, clippy, shell syntax, tidy

@@ -8,6 +8,7 @@ mod commits;
 mod copy;
 mod ingest;
 mod interrupt;
+mod page_requests;
 mod peer;
 mod reads;
 mod redo;
@@ -93,9 +94,10 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 6] = [
+    let benchmarks: [(&[&str], Benchmark); 7] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
+        (&["B4"], |_, size| page_requests::run(size)),
         (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
         (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
