@@ -29,6 +29,7 @@ else
     suite stock-suites 1200 "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test core_suites -- --nocapture"
     [ -z "$debian" ] || suite debian-suites 1200 "STRATA_PG_TREE=$debian cargo test --release -p strata-regress --test core_suites -- --nocapture"
     suite redo-oracle 1800 "cargo run --release -p strata-regress --bin redo-oracle -- --full"
+    suite connections 4200 "STRATA_TEST_SECONDS=3600 cargo test --release -p strata-regress --test connections -- --nocapture"
     suite stock    900       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute --test random_sql --test sqlsmith"
 fi
 
