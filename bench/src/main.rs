@@ -10,11 +10,13 @@ mod ingest;
 mod interrupt;
 mod page_requests;
 mod peer;
+mod plot;
 mod reads;
 mod redo;
 mod report;
 mod server;
 mod starts;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -94,7 +96,7 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 7] = [
+    let benchmarks: [(&[&str], Benchmark); 8] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B4"], |_, size| page_requests::run(size)),
@@ -102,6 +104,7 @@ fn main() -> Result<()> {
         (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
         (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
+        (&["C1"], |arguments, size| sweep::run(&arguments.out, size)),
     ];
     for (ids, benchmark) in benchmarks {
         if !ids.iter().any(|id| arguments.wants(id)) {
