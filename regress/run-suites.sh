@@ -20,7 +20,7 @@ names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
 suite crates       900       "cargo test --release --workspace --no-fail-fast"
-suite core-suites  360       "cargo test --release -p strata-regress --test core_suites"
+suite core-suites  480       "cargo test --release -p strata-regress --test core_suites"
 suite traps        420       "setup/build-guards-off.sh && STRATA_TEST_PROGRAMS=\$PWD/target/guards-off/release STRATA_TEST_PG_BIN=\$(cat target/guards-off/release/postgres-tree)/bin STRATA_TEST_GUARDS=off cargo test --release -p strata-regress --test traps -- --nocapture && cargo test --release -p strata-common -p strata-pgwal -p strata-redo -p strata-smgr -p strata-pageserver --lib --features strata-common/guards-off --target-dir target/guards-off -- trap_"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
 if [ "$size" = small ]; then

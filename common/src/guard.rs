@@ -186,6 +186,11 @@ guards! {
     StreamStart = "L7-stream-start",
     /// The pageserver waits for the log that an answer must reflect.
     WaitForLog = "L8-wait-for-log",
+    // The local file cache.
+    /// A cache is kept only if the log goes on where its server's ended.
+    KeptAtTheEnd = "C7-kept-at-the-end",
+    /// A block that is added is dropped from the cache.
+    AddedForgotten = "C9-added-forgotten",
 }
 
 impl Guard {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use strata_common::{Lsn, Term};
+use strata_common::Term;
 use tokio::process::{Child, Command};
 
+use crate::handoff::Started;
 use crate::settings;
 use crate::spec::Spec;
 
@@ -21,11 +22,15 @@ pub struct Postmaster {
 }
 
 impl Postmaster {
-    /// Starts Postgres and waits until it accepts connections.
-    pub async fn start(spec: &Spec, term: Term, start_lsn: Lsn) -> anyhow::Result<Postmaster> {
+    /// Starts Postgres and waits until it accepts connections. `kept_cache`: see `cache::proven`.
+    pub async fn start(
+        spec: &Spec,
+        started: &Started,
+        kept_cache: Option<Term>,
+    ) -> anyhow::Result<Postmaster> {
         let program = spec.bin_dir.join("postgres");
         let mut command = Command::new(&program);
-        command.arg("-D").arg(&spec.data_dir).args(settings::guards(spec, term, start_lsn));
+        command.arg("-D").arg(&spec.data_dir).args(settings::guards(spec, started, kept_cache));
         command
             .current_dir(&spec.data_dir)
             .env("HOME", &spec.data_dir)

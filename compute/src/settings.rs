@@ -3,12 +3,14 @@
 
 use std::fmt::Write;
 
-use strata_common::{Lsn, Term};
+use strata_common::Term;
 
+use crate::cache;
+use crate::handoff::Started;
 use crate::spec::{self, Spec};
 
-/// Arguments of `postgres` for a start at `start_lsn` in `term`.
-pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
+/// Arguments of `postgres` for a start; `kept_cache`: see `cache::proven`.
+pub fn guards(spec: &Spec, started: &Started, kept_cache: Option<Term>) -> Vec<String> {
     let safekeepers: Vec<String> =
         spec.safekeepers.iter().map(|s| format!("{}={}", s.id, s.address)).collect();
     let pairs = [
@@ -35,8 +37,9 @@ pub fn guards(spec: &Spec, term: Term, start_lsn: Lsn) -> Vec<String> {
         ("strata.timeline_id", spec.timeline.timeline.to_string()),
         ("strata.pageserver", spec.pageserver.clone()),
         ("strata.safekeepers", safekeepers.join(",")),
-        ("strata.term", term.to_string()),
-        ("strata.start_lsn", start_lsn.to_string()),
+        ("strata.term", started.term.to_string()),
+        ("strata.start_lsn", started.start_lsn.to_string()),
+        ("strata.lfc_kept_term", kept_cache.map_or_else(String::new, |term| term.to_string())),
     ];
     pairs.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
 }
@@ -50,9 +53,13 @@ pub fn postgresql_conf(spec: &Spec) -> String {
          max_wal_size = 1GB\n\
          log_line_prefix = '%m [%p] '\n",
     );
-    for (name, value) in spec.settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
+    let mut set = |name: &str, value: &str| {
         let quoted = value.replace('\\', "\\\\").replace('\'', "''");
         writeln!(text, "{name} = '{quoted}'").expect("writing to a string");
+    };
+    set("strata.lfc_path", &cache::pages(spec).display().to_string());
+    for (name, value) in spec.settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
+        set(name, value);
     }
     text
 }
@@ -62,25 +69,30 @@ pub const PG_HBA_CONF: &str =
     "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::{GUARDED_SETTINGS, Spec};
+pub(crate) fn test_spec() -> Spec {
+    serde_json::from_value(serde_json::json!({
+        "name": "c", "branch": "main",
+        "timeline": { "tenant": "00".repeat(16), "timeline": "11".repeat(16) },
+        "system_id": 1, "wal_segment_bytes": 16777216,
+        "safekeepers": [{ "id": 1, "address": "127.0.0.1:1" }, { "id": 2, "address": "127.0.0.1:2" }],
+        "pageserver": "127.0.0.1:3", "bin_dir": "/b", "data_dir": "/d", "host": "127.0.0.1", "port": 5,
+        "uid": 1, "gid": 1, "settings": { "search_path": "o'x\\y" }, "state_file": "/s",
+    }))
+    .expect("a spec")
+}
 
-    fn spec() -> Spec {
-        serde_json::from_value(serde_json::json!({
-            "name": "c", "branch": "main",
-            "timeline": { "tenant": "00".repeat(16), "timeline": "11".repeat(16) },
-            "system_id": 1, "wal_segment_bytes": 16777216,
-            "safekeepers": [{ "id": 1, "address": "127.0.0.1:1" }, { "id": 2, "address": "127.0.0.1:2" }],
-            "pageserver": "127.0.0.1:3", "bin_dir": "/b", "data_dir": "/d", "host": "127.0.0.1", "port": 5,
-            "uid": 1, "gid": 1, "settings": { "search_path": "o'x\\y" }, "state_file": "/s",
-        }))
-        .expect("a spec")
-    }
+#[cfg(test)]
+mod tests {
+    use strata_common::Lsn;
+
+    use super::*;
+    use crate::spec::GUARDED_SETTINGS;
+
+    const STARTED: Started = Started { term: Term(3), start_lsn: Lsn(0x10) };
 
     #[test]
     fn every_guard_of_durability_is_on_the_command_line_or_never_read() {
-        let given = guards(&spec(), Term(3), Lsn(0x10));
+        let given = guards(&test_spec(), &STARTED, None);
         let elsewhere =
             ["archive_command", "archive_library", "data_directory", "hot_standby", "primary_conninfo"];
         // The extension sets this one itself, with a value that cannot be typed.
@@ -95,14 +107,14 @@ mod tests {
 
     #[test]
     fn values_are_quoted() {
-        assert!(postgresql_conf(&spec()).contains("search_path = 'o''x\\\\y'\n"));
+        assert!(postgresql_conf(&test_spec()).contains("search_path = 'o''x\\\\y'\n"));
     }
 
     #[test]
     fn libraries_stand_on_the_command_line_only() {
-        let mut spec = spec();
+        let mut spec = test_spec();
         spec.settings.insert(spec::PRELOADED.into(), "pg_stat_statements".into());
-        let given = guards(&spec, Term(3), Lsn(0x10));
+        let given = guards(&spec, &STARTED, None);
         assert!(given.contains(&"shared_preload_libraries=strata,pg_stat_statements".to_owned()));
         assert!(!postgresql_conf(&spec).contains("shared_preload_libraries"));
     }

@@ -15,7 +15,7 @@ use crate::handoff::{self, Started};
 use crate::postmaster::Postmaster;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
-use crate::{data_dir, tail};
+use crate::{cache, data_dir, tail};
 
 /// What Postgres gets for a fast stop before it is stopped at once.
 const STOP_MAX: Duration = Duration::from_secs(20);
@@ -109,7 +109,9 @@ async fn start(
     let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
     tracing::info!(bytes, "base backup laid down");
     state.step("base_backup");
-    match Postmaster::start(spec, started.term, started.start_lsn).await {
+    cache::make_folder(spec)?;
+    let kept = cache::proven(spec, &started);
+    match Postmaster::start(spec, &started, kept).await {
         Ok(postmaster) => {
             state.step("postgres");
             Ok((started, postmaster))
@@ -152,7 +154,10 @@ async fn end(
     }
     let shipped = tokio::time::timeout(TAIL_MAX, tail::ship(spec, started)).await;
     Ok(match shipped {
-        Ok(Ok(end_lsn)) => End::Stopped { end_lsn: Some(end_lsn), problem: String::new() },
+        Ok(Ok(end_lsn)) => {
+            cache::seal(spec, started, end_lsn);
+            End::Stopped { end_lsn: Some(end_lsn), problem: String::new() }
+        }
         Ok(Err(error)) => match handoff::fenced(&error) {
             Some(why) => End::Fenced(why),
             None => End::Stopped {

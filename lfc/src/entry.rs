@@ -157,6 +157,11 @@ impl Entry {
         self.use_word.fetch_sub(USE, Ordering::AcqRel);
     }
 
+    /// For a page that nobody has pinned.
+    pub(crate) fn set_uses(&self, uses: u32) {
+        self.use_word.store(uses.min(USES_MAX) * USE, Ordering::Release);
+    }
+
     pub(crate) fn forget_uses(&self) {
         self.use_word.fetch_and(PINS, Ordering::AcqRel);
     }

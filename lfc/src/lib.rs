@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod entry;
+pub mod kept;
 pub mod partition;
 pub mod working_set;
 

@@ -69,6 +69,17 @@ pub struct Resident {
     pub name: PageName,
     pub place: Place,
     pub as_of: Lsn,
+    pub checksum: u32,
+    pub uses: u32,
+    pub in_main: bool,
+}
+
+/// A page that a former server left in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Restored {
+    pub name: PageName,
+    pub place: Place,
+    pub checksum: u32,
     pub uses: u32,
     pub in_main: bool,
 }
@@ -132,6 +143,17 @@ impl<'a> Partition<'a> {
         Some(Place(place))
     }
 
+    /// A place that nobody has to leave for; `None`: all that may be used are. Exclusive lock.
+    pub fn reserve_free(&self) -> Option<Place> {
+        self.reclaim_doomed();
+        (self.used() < self.limit()).then(|| self.reserve()).flatten()
+    }
+
+    /// Whether the page is there, at least as new as `needed`; that is no use of it. Shared lock.
+    pub fn has(&self, name: PageName, needed: Lsn) -> bool {
+        self.lookup(name).is_some_and(|place| self.entry(place).as_of() >= needed)
+    }
+
     /// The place holds the page as of `as_of` now. Whether it is kept: one that is already there and newer stays. Exclusive lock.
     pub fn publish(&self, place: Place, name: PageName, as_of: Lsn, checksum: u32) -> bool {
         let entry = self.entry(place.0);
@@ -147,14 +169,69 @@ impl<'a> Partition<'a> {
         }
         let to_main = known || self.was_remembered(name.hash());
         let state = if to_main { State::Main } else { State::Small };
-        entry.set_name(name, state);
-        entry.set_content(as_of, checksum);
         entry.forget_uses();
+        entry.set_content(as_of, checksum);
+        self.enter(place.0, name, state);
+        true
+    }
+
+    /// As `publish`, for a page that has proved itself elsewhere; one that is there and as new stays.
+    /// Exclusive lock.
+    pub fn publish_known(&self, place: Place, page: Restored, as_of: Lsn) -> bool {
+        let entry = self.entry(place.0);
+        assert_eq!(entry.state(), State::Writing, "only a reserved place is published");
+        if self.lookup(page.name).is_some_and(|before| self.entry(before).as_of() >= as_of) {
+            self.release(place.0);
+            return false;
+        }
+        self.drop_page(page.name);
+        entry.set_uses(page.uses);
+        entry.set_content(as_of, page.checksum);
+        self.enter(place.0, page.name, if page.in_main { State::Main } else { State::Small });
+        true
+    }
+
+    /// Fills an empty partition with pages that lie in the file already, all as of `as_of`, given in the order in which they would leave;
+    /// how many it took. One whose place is not there, or that comes twice, is left out, and of more than the limit the first ones.
+    /// Nobody else may be there yet.
+    ///
+    /// # Panics
+    /// If the partition was used before.
+    pub fn restore(&self, pages: &[Restored], as_of: Lsn) -> u32 {
+        assert!(
+            self.used() == 0 && self.head.fresh.load(Ordering::Relaxed) == 0,
+            "only a new partition is filled"
+        );
+        let there: Vec<&Restored> = pages.iter().filter(|page| page.place.0 < self.places()).collect();
+        let mut end = 0;
+        for page in &there[there.len().saturating_sub(self.limit() as usize)..] {
+            let place = page.place.0;
+            if !self.is_free(page.place) || self.lookup(page.name).is_some() {
+                continue;
+            }
+            end = end.max(place + 1);
+            let entry = self.entry(place);
+            entry.set_uses(page.uses);
+            entry.set_content(as_of, page.checksum);
+            self.enter(place, page.name, if page.in_main { State::Main } else { State::Small });
+            self.head.used.fetch_add(1, Ordering::Relaxed);
+        }
+        self.head.fresh.store(end, Ordering::Relaxed);
+        for place in (0..end).rev().filter(|place| self.is_free(Place(*place))) {
+            self.entry(place).next.set(self.head.free.get());
+            self.head.free.set(Some(place));
+        }
+        self.used()
+    }
+
+    /// The place is found by this name from now on.
+    fn enter(&self, place: u32, name: PageName, state: State) {
+        let entry = self.entry(place);
+        entry.set_name(name, state);
         let bucket = self.bucket(name.hash());
         entry.next.set(bucket.load(Ordering::Relaxed).checked_sub(1));
-        bucket.store(place.0 + 1, Ordering::Relaxed);
-        self.push(state, place.0);
-        true
+        bucket.store(place + 1, Ordering::Relaxed);
+        self.push(state, place);
     }
 
     /// The place was reserved and will not be published. Exclusive lock.
@@ -220,6 +297,7 @@ impl<'a> Partition<'a> {
                     name: entry.name(),
                     place: Place(place),
                     as_of: entry.as_of(),
+                    checksum: entry.checksum(),
                     uses: entry.uses(),
                     in_main: entry.state() == State::Main,
                 });
@@ -336,7 +414,10 @@ impl<'a> Partition<'a> {
         let entry = self.entry(place);
         if entry.uses() > 0 || entry.is_pinned() {
             self.remove(State::Small, place);
-            entry.forget_uses();
+            // The others count on: what was used often outlives what was used once, above all when the cache becomes smaller (C4).
+            if entry.uses() > 0 {
+                entry.forget_one_use();
+            }
             entry.set_state(State::Main);
             self.push(State::Main, place);
             return None;

@@ -41,6 +41,8 @@ enum Op {
     Unpin,
     Reserve,
     Publish { page: u32, as_of: u64 },
+    ReserveFree,
+    PublishKnown { page: u32, as_of: u64 },
     Cancel,
     Drop(u32),
     DropFound,
@@ -54,6 +56,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Unpin),
         6 => Just(Op::Reserve),
         6 => (0u32..40, 0u64..60).prop_map(|(page, as_of)| Op::Publish { page, as_of }),
+        2 => Just(Op::ReserveFree),
+        2 => (0u32..40, 0u64..60).prop_map(|(page, as_of)| Op::PublishKnown { page, as_of }),
         1 => Just(Op::Cancel),
         2 => (0u32..40).prop_map(Op::Drop),
         1 => Just(Op::DropFound),
@@ -102,6 +106,26 @@ proptest! {
                     let newer_is_there = there && model.newest[&number].0 > as_of;
                     prop_assert_eq!(partition.publish(place, page(number), Lsn(as_of), serial), !newer_is_there);
                     if !newer_is_there {
+                        model.newest.insert(number, (as_of, serial));
+                    }
+                },
+                Op::ReserveFree => {
+                    let before: HashSet<PageName> = partition.pages().iter().map(|page| page.name).collect();
+                    if let Some(place) = partition.reserve_free() {
+                        prop_assert!(!model.pinned.contains(&place) && !model.writing.contains(&place), "a place has one owner");
+                        model.writing.push(place);
+                    }
+                    let after: HashSet<PageName> = partition.pages().iter().map(|page| page.name).collect();
+                    prop_assert_eq!(before, after, "nobody leaves for it (C8)");
+                }
+                Op::PublishKnown { page: number, as_of } => if let Some(place) = model.writing.pop() {
+                    serial += 1;
+                    let there = partition.pages().iter().any(|seen| seen.name == page(number));
+                    let as_new_is_there = there && model.newest[&number].0 >= as_of;
+                    prop_assert_eq!(partition.has(page(number), Lsn(as_of)), as_new_is_there);
+                    let known = Restored { name: page(number), place, checksum: serial, uses: serial % 5, in_main: serial.is_multiple_of(2) };
+                    prop_assert_eq!(partition.publish_known(place, known, Lsn(as_of)), !as_new_is_there);
+                    if !as_new_is_there {
                         model.newest.insert(number, (as_of, serial));
                     }
                 },
@@ -178,4 +202,42 @@ fn shrinking_keeps_the_pages_in_use() {
     }
     assert_eq!((freed, partition.used()), (800, 200));
     assert!((0..200).all(|number| partition.find(page(number * 5), Lsn(1)).is_some()));
+}
+
+/// C7: what is restored is found as it was, in its place; the rest of the file is free, and nothing is there twice.
+#[test]
+fn restored_pages_are_where_they_were() {
+    let restored = |number: u32, place: u32| Restored {
+        name: page(number),
+        place: Place(place),
+        checksum: number,
+        uses: number % 4,
+        in_main: number.is_multiple_of(2),
+    };
+    let memory = Memory::new(10);
+    let partition = memory.partition();
+    partition.set_limit(7);
+    // Too many: the first one would leave first. A place that is not there, a place that is taken, a page that is there.
+    let pages = [(1, 0), (2, 3), (3, 10), (4, 7), (5, 7), (2, 1), (6, 5), (7, 9), (8, 8)]
+        .map(|(n, p)| restored(n, p));
+    assert_eq!(partition.restore(&pages, Lsn(50)), 5);
+    let found = |number| partition.find(page(number), Lsn(50));
+    for (number, place) in [(2, 3), (4, 7), (6, 5), (7, 9), (8, 8)] {
+        let hit = found(number).expect("it was restored");
+        assert_eq!((hit.place, hit.checksum), (Place(place), number));
+        partition.unpin(hit.place);
+    }
+    assert!([1, 3, 5].into_iter().all(|number| found(number).is_none()));
+    assert!(partition.find(page(2), Lsn(51)).is_none(), "it is as of 50, no more");
+    let mut free: Vec<u32> = partition.free_places().iter().map(|place| place.0).collect();
+    free.sort_unstable();
+    assert_eq!(free, [0, 1, 2, 4, 6]);
+    // It goes on as any other: full, and then pages leave.
+    for number in 20..40 {
+        let place = partition.reserve().expect("something leaves");
+        partition.publish(place, page(number), Lsn(60), number);
+    }
+    assert_eq!(partition.used(), 7);
+    let order: Vec<PageName> = partition.pages().iter().map(|page| page.name).collect();
+    assert_eq!(order.iter().collect::<HashSet<_>>().len(), 7);
 }

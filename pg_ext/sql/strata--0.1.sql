@@ -105,10 +105,33 @@ CREATE FUNCTION strata_lfc_pages(
     AS 'MODULE_PATHNAME', 'strata_lfc_pages_wrapper';
 COMMENT ON FUNCTION strata_lfc_pages() IS 'every page of the local file cache, and as of when it is the newest';
 
+CREATE FUNCTION strata_lfc_state() RETURNS bytea
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_lfc_state_wrapper';
+COMMENT ON FUNCTION strata_lfc_state() IS 'which pages the local file cache holds, for strata_lfc_prewarm on any compute of this tenant';
+
+CREATE FUNCTION strata_lfc_prewarm(state bytea DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_lfc_prewarm_wrapper';
+COMMENT ON FUNCTION strata_lfc_prewarm(bytea) IS
+    'reads pages that a cache held, by default this compute''s in its former life, as far as there is room; how many were read';
+REVOKE ALL ON FUNCTION strata_lfc_prewarm(bytea) FROM PUBLIC;
+
+CREATE FUNCTION strata_lfc_prewarm_counters(
+    OUT pid integer, OUT total bigint, OUT read bigint, OUT present bigint, OUT skipped bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1
+    AS 'MODULE_PATHNAME', 'strata_lfc_prewarm_counters_wrapper';
+
+CREATE VIEW strata_lfc_prewarm_progress AS SELECT * FROM strata_lfc_prewarm_counters();
+COMMENT ON VIEW strata_lfc_prewarm_progress IS
+    'the prewarming that runs (pid), or ran last: pages of its list, read, already present, and passed over because they are gone, changed or without room';
+
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
-    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages() FROM PUBLIC;
+    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages(), strata_lfc_state(),
+    strata_lfc_prewarm_counters() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
-    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages() TO pg_monitor;
-GRANT SELECT ON strata_page_requests, strata_lfc_stats, strata_stat_file_cache TO pg_monitor;
+    strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages(), strata_lfc_state(),
+    strata_lfc_prewarm_counters() TO pg_monitor;
+GRANT SELECT ON strata_page_requests, strata_lfc_stats, strata_stat_file_cache, strata_lfc_prewarm_progress TO pg_monitor;

@@ -14,6 +14,7 @@ pub static PAGESERVER: GucSetting<Option<CString>> = GucSetting::<Option<CString
 pub static SAFEKEEPERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub static TERM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub static START_LSN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+pub static LFC_KEPT_TERM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// Defines every setting. Call once, from `_PG_init` in the postmaster.
 pub fn register() {
@@ -38,6 +39,11 @@ pub fn register() {
     );
     text(c"strata.term", c"Term in which the supervisor was elected.", &TERM);
     text(c"strata.start_lsn", c"Log position at which this server started.", &START_LSN);
+    text(
+        c"strata.lfc_kept_term",
+        c"Term whose server left a local file cache that is still the newest; empty: none.",
+        &LFC_KEPT_TERM,
+    );
 }
 
 /// The value of a text setting; empty if it is not set.

@@ -5,7 +5,7 @@
 //!   changed in the last round.
 //! - Spilled pages whose transactions, or vacuums, have ended can be rebuilt by the log (W6–W8): their entries are given back.
 //! - Entries of the relation table are made forgettable before it is full.
-//! - The local file cache grows and shrinks to the size that is set.
+//! - The local file cache grows and shrinks to the size that is set, and its pages are listed for prewarming after a loss.
 //! - At a clean stop, when no backend is left, images of sequences that are ahead of their pages' log are logged, so that the next
 //!   compute goes on with the very next value (W9). No value can be taken any more, and the shutdown checkpoint that follows
 //!   makes the first `nextval` log again (`sequence.c`).
@@ -35,6 +35,8 @@ use crate::{lfc, statistics};
 const TICK_MS: i64 = 500;
 /// Pages that one round saves, and spilled pages that it looks at: what is more waits for the next one.
 const PAGES_MAX: usize = 2048;
+/// The list of cached pages is written down every so many rounds.
+const ROUNDS_TO_REMEMBER: usize = 6;
 /// Relations of a partition that one round settles.
 const SETTLED_MAX: usize = 256;
 
@@ -68,6 +70,9 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
         look_at_transactions(&mut samples);
         if Instant::now() >= next_round {
             round(turn);
+            if turn.is_multiple_of(ROUNDS_TO_REMEMBER) {
+                lfc::remember();
+            }
             turn += 1;
             next_round = Instant::now() + every;
         }

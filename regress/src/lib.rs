@@ -3,6 +3,7 @@
 //! The suites themselves are under `tests/` and `sql/`; this library holds only what more than one of them needs.
 #![forbid(unsafe_code)]
 
+pub mod cached;
 pub mod counters;
 pub mod dump;
 pub mod held_log;

@@ -10,6 +10,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use strata_regress::cached::while_resized;
 use strata_regress::dump::{Dump, Rows};
 use strata_regress::postgres::{Cluster, Installation};
 use strata_regress::suites::{self, Outcome, Place, Sessions};
@@ -137,6 +138,49 @@ fn isolation_with_few_buffers() -> Result<()> {
     let _alone = alone();
     suite_and_loss("isolation", FEW)?;
     Ok(())
+}
+
+/// A suite on a compute with a local file cache of at most so many MiB; with another limit every second if `resized`.
+fn with_cache(suite: &str, setting: Setting, mib: u64, resized: bool) -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = start(&whole, setting, &[&format!("strata.lfc_max_size={mib}MB")])?;
+    whole.sql(&compute.connstr, "CREATE EXTENSION strata")?;
+    let work = || run(&whole, &compute, suite, setting);
+    if resized {
+        let (_, times) = while_resized(&whole, &compute, mib, work)?;
+        ensure!(times > 3, "the cache was resized {times} times");
+    } else {
+        work()?;
+    }
+    let seen = whole.sql(
+        &compute.connstr,
+        "SELECT state IN ('on', 'off') AND hits > 1000 AND damaged = 0, hits, misses FROM strata_lfc_stats",
+    )?;
+    eprintln!("suite {suite} with a cache of {mib} MiB, resized {resized}: {seen}");
+    ensure!(seen.starts_with("t|"), "the cache failed or answered little: {seen}");
+    // A clean stop: what is kept must be what the pageserver has.
+    let before = dump(&whole, &compute)?;
+    whole.stop_compute("a")?.context("a clean stop")?;
+    let compute = start(&whole, setting, &[&format!("strata.lfc_max_size={mib}MB")])?;
+    let differences = Dump::parse(&before).differences(&Dump::parse(&dump(&whole, &compute)?), Rows::Ordered);
+    ensure!(differences.is_empty(), "after a stop and a start:\n{}", differences.join("\n"));
+    whole.amcheck(&compute)?;
+    let log = std::fs::read_to_string(whole.dir().join("run/compute-a.log"))?;
+    ensure!(log.contains("the local file cache begins with "), "nothing was kept");
+    lose_and_look_again(&whole, &compute, setting)?;
+    Ok(())
+}
+
+#[test]
+fn suites_with_a_file_cache() -> Result<()> {
+    let _alone = alone();
+    if !is_full_size() {
+        return with_cache("isolation", FEW, 16, true);
+    }
+    with_cache("core", FEW, 64, true)?;
+    with_cache("core", FEW, 1, false)?;
+    with_cache("core", FEW, 64, false)?;
+    with_cache("isolation", FEW, 1, false)
 }
 
 #[test]

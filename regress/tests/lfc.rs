@@ -3,95 +3,15 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use strata_regress::cached::{BLOCK, CachedServer, ROWS};
 use strata_regress::mounts::{Mount, can_mount};
-use strata_regress::whole::{Compute, Whole, wait_until};
-
-const ROWS: i64 = 20_000;
-const BLOCK: u64 = 8192;
-
-struct Server {
-    whole: Whole,
-    compute: Compute,
-}
-
-impl Server {
-    /// Few buffers, a cache of 64 MiB, and a table of about 20 MB that has been read once.
-    fn with(settings: &[&str]) -> Result<Server> {
-        let whole = Whole::started()?;
-        let fixed = [
-            "shared_buffers=1MB",
-            "autovacuum=off",
-            "strata.lfc_max_size=64MB",
-            "strata.compare_local=on",
-            "strata.keeper_interval=500ms",
-        ];
-        let arguments: Vec<&str> =
-            fixed.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
-        let compute = whole.start_compute("a", &arguments)?;
-        let server = Server { whole, compute };
-        server.sql(&format!(
-            "CREATE EXTENSION strata; CREATE TABLE t AS SELECT n, repeat('x', 900) AS filler FROM generate_series(1, {ROWS}) n;
-             CREATE INDEX ON t(n)"
-        ))?;
-        server.scan()?;
-        Ok(server)
-    }
-
-    fn sql(&self, sql: &str) -> Result<String> {
-        self.whole.sql(&self.compute.connstr, sql)
-    }
-
-    fn number(&self, sql: &str) -> Result<i64> {
-        let text = self.sql(sql)?;
-        text.lines()
-            .last()
-            .unwrap_or_default()
-            .parse()
-            .with_context(|| format!("{sql}: '{text}' is no number"))
-    }
-
-    fn stat(&self, column: &str) -> Result<i64> {
-        self.number(&format!("SELECT {column} FROM strata_lfc_stats"))
-    }
-
-    fn asked(&self) -> Result<i64> {
-        self.number("SELECT blocks FROM strata_page_requests WHERE kind = 'pages'")
-    }
-
-    fn scan(&self) -> Result<()> {
-        let sums =
-            self.sql("SET enable_indexscan = off; SELECT count(*), sum(n), sum(length(filler)) FROM t")?;
-        ensure!(
-            sums == format!("{ROWS}|{}|{}", ROWS * (ROWS + 1) / 2, ROWS * 900),
-            "the table reads as {sums}"
-        );
-        Ok(())
-    }
-
-    fn file(&self) -> PathBuf {
-        self.compute.pgdata.join("strata_lfc")
-    }
-
-    fn set_limit(&self, limit: &str) -> Result<()> {
-        let path = self.compute.pgdata.join("postgresql.conf");
-        let text = std::fs::read_to_string(&path)?;
-        let lines = text.lines().filter(|line| !line.starts_with("strata.lfc_size_limit"));
-        let text: String = lines
-            .chain([format!("strata.lfc_size_limit = '{limit}'").as_str()])
-            .map(|l| format!("{l}\n"))
-            .collect();
-        std::fs::write(&path, text)?;
-        self.sql("SELECT pg_reload_conf()")?;
-        Ok(())
-    }
-}
+use strata_regress::whole::wait_until;
 
 #[test]
 fn what_the_cache_has_is_not_asked_for_again() -> Result<()> {
-    let server = Server::with(&[])?;
+    let server = CachedServer::with(&[])?;
     let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
     let (asked, hits) = (server.asked()?, server.stat("hits")?);
     for _ in 0..3 {
@@ -125,7 +45,7 @@ fn what_the_cache_has_is_not_asked_for_again() -> Result<()> {
 
 #[test]
 fn the_cache_follows_its_limit_under_load() -> Result<()> {
-    let server = Server::with(&[])?;
+    let server = CachedServer::with(&[])?;
     let on_disk = || Ok::<u64, anyhow::Error>(std::fs::metadata(server.file())?.blocks() * 512);
     let full = on_disk()?;
     ensure!(full > 10 << 20, "the file holds {full} bytes after a scan of 20 MB");
@@ -133,9 +53,7 @@ fn the_cache_follows_its_limit_under_load() -> Result<()> {
         server.set_limit(limit)?;
         std::thread::scope(|scope| {
             let load = scope.spawn(|| server.scan());
-            wait_until("the cache has followed", || {
-                Ok(server.stat("limit_pages")? == pages && server.stat("used_pages")? <= pages)
-            })?;
+            server.wait_limit(pages)?;
             load.join().map_err(|_| anyhow::anyhow!("the load's thread panicked"))?
         })?;
         server.scan()?;
@@ -151,7 +69,7 @@ fn the_cache_follows_its_limit_under_load() -> Result<()> {
 /// C1, PS-5: pages that somebody wrote over come from the pageserver again; a file that is cut ends the cache, not the query.
 #[test]
 fn a_damaged_file_fails_no_query() -> Result<()> {
-    let server = Server::with(&[])?;
+    let server = CachedServer::with(&[])?;
     let file = OpenOptions::new().write(true).open(server.file())?;
     let length = file.metadata()?.len();
     for page in (0..length / BLOCK).step_by(3) {
@@ -167,7 +85,7 @@ fn a_damaged_file_fails_no_query() -> Result<()> {
     server.scan()?;
     ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "failed", "a cut file was not noticed");
     server.scan()?;
-    let log = std::fs::read_to_string(server.whole.dir().join("run/compute-a.log"))?;
+    let log = server.log()?;
     ensure!(log.matches("local file cache is off").count() == 1, "not one line in the log:\n{log}");
     Ok(())
 }
@@ -184,7 +102,7 @@ fn a_full_disk_fails_no_query() -> Result<()> {
     for path in [folder.path(), &place] {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     }
-    let server = Server::with(&[&format!("strata.lfc_path={}", place.join("cache").display())])?;
+    let server = CachedServer::with(&[&format!("strata.lfc_path={}", place.join("cache").display())])?;
     server.scan()?;
     ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "failed", "a full disk was not noticed");
     server.scan()

@@ -50,6 +50,11 @@ fn offset(place: u64) -> u64 {
     place * BLOCK_BYTES as u64
 }
 
+/// Bytes of the file, holes included.
+pub fn length() -> io::Result<u64> {
+    with(|file| Ok(file.metadata()?.len()))
+}
+
 /// Reads the page at a place. A file that ends before it is an error: somebody has cut it.
 pub fn read(place: u64, page: &mut PageBytes) -> io::Result<()> {
     with(|file| file.read_exact_at(page, offset(place)))

@@ -9,7 +9,8 @@ use strata_common::BLOCK_BYTES;
 use strata_lfc::partition::Head;
 use strata_lfc::{Entry, PageName, Partition, Place};
 
-use super::{Counters, file, settings};
+use super::{Counters, file, kept, settings};
+use crate::smgr::settings::{Mode, mode};
 
 /// Parts of the index, each with a lock (C6).
 pub const PARTITIONS: usize = 64;
@@ -48,7 +49,7 @@ impl Layout {
 
 /// Bytes of shared memory; also asks for the locks. Call from `shmem_request_hook`.
 pub fn request() -> usize {
-    if settings::max_mib() == 0 {
+    if settings::max_mib() == 0 || mode() != Mode::Remote {
         return 0;
     }
     let places = (settings::max_mib() as usize * PAGES_PER_MIB).div_ceil(PARTITIONS);
@@ -58,7 +59,7 @@ pub fn request() -> usize {
     layout.bytes()
 }
 
-/// Lays the memory out and empties the file. Call from `shmem_startup_hook` with AddinShmemInitLock held.
+/// Lays the memory out and makes the file, or goes on with what a former server left. Call from `shmem_startup_hook` with AddinShmemInitLock held.
 pub fn attach() {
     let Some(layout) = LAYOUT.get() else { return };
     let mut found = false;
@@ -72,17 +73,26 @@ pub fn attach() {
         LOCKS.store(pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr()), Ordering::Release);
     }
     if !found {
-        if let Err(error) = file::make() {
-            pgrx::error!(
-                "could not make file \"{}\" for the local file cache: {error}; set strata.lfc_path to a place that the server may write to, or strata.lfc_max_size to 0",
-                settings::path().display()
-            );
-        }
         let limit = settings::limit_mib();
         counters().limit_mib.store(limit, Ordering::Release);
         // Nobody else is there yet.
         (0..PARTITIONS)
             .for_each(|number| without_lock(number, |partition| partition.set_limit(places_for(limit))));
+        if !kept::restore() {
+            make_file();
+        }
+        // Children open it for themselves.
+        file::close();
+        kept::write_at_exit();
+    }
+}
+
+fn make_file() {
+    if let Err(error) = file::make() {
+        pgrx::error!(
+            "could not make file \"{}\" for the local file cache: {error}; set strata.lfc_path to a place that the server may write to, or strata.lfc_max_size to 0",
+            settings::path().display()
+        );
     }
 }
 
@@ -110,9 +120,15 @@ pub fn partition_of(name: PageName) -> usize {
     name.hash() as usize % PARTITIONS
 }
 
-/// Number of a place in the file, pages.
+/// Number of a place in the file, pages. Independent of how large the cache may be: one that is kept may be given another size.
 pub fn place_in_file(partition: usize, place: Place) -> u64 {
-    (partition * Layout::now().places) as u64 + u64::from(place.0)
+    u64::from(place.0) * PARTITIONS as u64 + partition as u64
+}
+
+/// The partition that a place of the file belongs to, and its number there.
+pub fn place_of(in_file: u64) -> (usize, Place) {
+    let place = u32::try_from(in_file / PARTITIONS as u64).unwrap_or(u32::MAX);
+    ((in_file % PARTITIONS as u64) as usize, Place(place))
 }
 
 /// For what needs no lock.

@@ -3,10 +3,12 @@
 //!
 //! A page enters after it came from the pageserver, and when it leaves shared buffers and the log can rebuild it. It is found only if it
 //! is as new as a read must be (D7), so nothing has to be told of truncations or drops. Nothing here fails a query: whatever goes
-//! wrong with the file ends the cache for this server's life, with one line in its log (C1).
+//! wrong with the file ends the cache for this server's life, with one line in its log (C1). What outlives the server: `kept`.
 
 mod file;
+mod kept;
 mod memory;
+mod prewarm;
 pub mod settings;
 mod sql;
 
@@ -36,6 +38,9 @@ pub struct Counters {
     failed: AtomicU32,
     /// The limit that is in force, MiB.
     limit_mib: AtomicU32,
+    prewarming: prewarm::Progress,
+    /// What `writes` was when the index was last written.
+    remembered: AtomicU64,
 }
 
 /// Whether pages may be looked for and kept.
@@ -185,5 +190,16 @@ fn punch_free(number: usize) {
             let still = some.iter().filter(|place| partition.is_free(**place));
             still.for_each(|place| file::punch(memory::place_in_file(number, *place)));
         });
+    }
+}
+
+/// Writes down which pages there are, if there are others than last time: a list for prewarming after a loss. The keeper calls it.
+pub fn remember() {
+    if !is_on() {
+        return;
+    }
+    let writes = memory::counters().writes.load(Ordering::Relaxed);
+    if memory::counters().remembered.swap(writes, Ordering::Relaxed) != writes {
+        kept::write(strata_lfc::kept::End::Running);
     }
 }

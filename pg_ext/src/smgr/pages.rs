@@ -61,7 +61,7 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
         } else if mode() == Mode::Remote
             && lfc::read(rel, block, state::last_written().page(rel, block), page)
         {
-            shadow::check_remote(rel, block, page);
+            compare_cached(rel, block, page);
         } else {
             if run.end != index || run.is_empty() {
                 read_run(reln, rel, first, &targets[run.clone()], run.start);
@@ -125,6 +125,18 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
         // SAFETY: the bounce page is this process's, the target the caller's.
         unsafe { std::ptr::copy_nonoverlapping(bounce, target.cast::<u8>(), BLOCK_BYTES) };
     }
+}
+
+/// With `strata.compare_local`: what the cache gave is what was written or read before, or else what the pageserver has.
+fn compare_cached(rel: RelFork, block: BlockNumber, page: &PageBytes) {
+    if !shadow::knows(rel, block) {
+        let (_, bounce) = state::my_slot();
+        let needed = state::last_written().page(rel, block);
+        remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
+        // SAFETY: the bounce page is this process's.
+        shadow::check_remote(rel, block, unsafe { &*bounce.cast::<PageBytes>() });
+    }
+    shadow::check_remote(rel, block, page);
 }
 
 /// Compare mode: the page from the file, and CP-1 on what would have been asked.
@@ -283,6 +295,8 @@ fn take(
             if Guard::SpillRaises.holds() {
                 state::last_written().raise_page(rel, block, around.insert_lsn);
             }
+            // It may have changed with nothing logged since it was read: no older state of it is to outlive the spilled one.
+            lfc::forget(rel, block);
             spill::write(rel, block, page, exists_nowhere_else);
         }
         // W1. To go on would lose the page at its next eviction.
@@ -309,7 +323,9 @@ fn raise_added(rel: RelFork, first: BlockNumber, count: u32) {
     for block in blocks(first).take(count as usize) {
         table.raise_page(rel, block, insert_lsn);
         // Nothing need have been logged since the block was cut off: what the cache has may be as of this very LSN (CP-2).
-        lfc::forget(rel, block);
+        if Guard::AddedForgotten.holds() {
+            lfc::forget(rel, block);
+        }
     }
 }
 

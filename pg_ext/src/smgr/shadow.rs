@@ -105,6 +105,11 @@ fn get(rel: RelFork, block: BlockNumber) -> Option<PageBytes> {
     load().unwrap_or_else(|error| failed("read", &name, &error))
 }
 
+/// Whether there is a copy of the page to compare with, or no comparing at all.
+pub fn knows(rel: RelFork, block: BlockNumber) -> bool {
+    is_off() || rel.fork == ForkNumber::FreeSpaceMap || get(rel, block).is_some()
+}
+
 /// The pageserver gave `remote` into a shared buffer: it must tell the same as the copy. The first reading makes the copy.
 pub fn check_remote(rel: RelFork, block: BlockNumber, remote: &PageBytes) {
     if is_off() || rel.fork == ForkNumber::FreeSpaceMap {

@@ -4,6 +4,7 @@
 //! `regress/run-suites.sh small traps` builds what it needs and runs all of them.
 
 mod builds;
+mod cached;
 mod cycle_ids;
 mod databases;
 mod direct;
