@@ -219,7 +219,7 @@ fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> 
         port: compute.port,
         uid: run_as.uid.as_raw(),
         gid: run_as.gid.as_raw(),
-        settings: compute.settings.clone(),
+        settings: with_cache_size(&compute.settings),
         state_file: state_path(home, name),
     };
     let spec_path = home.root.join("run").join(format!("compute-{name}.spec.json"));
@@ -231,6 +231,17 @@ fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> 
     let what = format!("compute '{name}'");
     process::start(&what, command, &home.pid_path(&process_name(name)), &home.log_path(&process_name(name)))?;
     Ok(())
+}
+
+/// Names the size of the local file cache of computes for which none is given; without it the supervisor takes a share of the disk.
+const CACHE_SIZE_VARIABLE: &str = "STRATA_LFC_MAX_SIZE";
+
+fn with_cache_size(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut settings = settings.clone();
+    if let Ok(size) = std::env::var(CACHE_SIZE_VARIABLE) {
+        settings.entry("strata.lfc_max_size".to_owned()).or_insert(size);
+    }
+    settings
 }
 
 /// Follows the supervisor's state until Postgres accepts connections, showing what it waits for.

@@ -18,7 +18,8 @@ use crate::spec::Spec;
 
 /// Part of the disk that the cache may take where nothing is said: one in this many of what is free.
 const FREE_SHARE: u64 = 8;
-const DEFAULT_MIB_MAX: u64 = 4096;
+/// Its index takes 16 MiB of shared memory.
+const DEFAULT_MIB_MAX: u64 = 2048;
 /// Less is not worth its index.
 const DEFAULT_MIB_MIN: u64 = 16;
 
@@ -126,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_small_share_of_the_disk_and_never_much() {
-        let shares = [0, 100, 127, 128, 8000, 32_768, 1 << 30].map(share_of);
-        assert_eq!(shares, [0, 0, 0, 16, 1000, 4096, 4096]);
+        let shares = [0, 100, 127, 128, 8000, 16_384, 1 << 30].map(share_of);
+        assert_eq!(shares, [0, 0, 0, 16, 1000, 2048, 2048]);
     }
 
     /// C7: only the very end of the very log proves anything, and only once.

@@ -58,6 +58,7 @@ pub fn postgresql_conf(spec: &Spec) -> String {
         writeln!(text, "{name} = '{quoted}'").expect("writing to a string");
     };
     set("strata.lfc_path", &cache::pages(spec).display().to_string());
+    set("strata.lfc_max_size", &format!("{}MB", cache::default_mib(spec)));
     for (name, value) in spec.settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
         set(name, value);
     }

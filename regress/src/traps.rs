@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::held_log::{Held, HeldLog};
 use crate::psql_session::PsqlSession;
 use crate::session::Session;
-use crate::whole::{Compute, Whole};
+use crate::whole::{CACHE_SIZE_VARIABLE, Compute, Whole};
 
 /// A wrong answer, a lost page, an error that no user should meet.
 #[derive(Debug)]
@@ -98,6 +98,8 @@ impl Ground {
     fn new(without: &[Guard]) -> Result<Ground> {
         let mut whole = Whole::initialised(&[])?;
         whole.take_away(without);
+        // Scenarios are about pages that come from the pageserver; those of the cache set its size.
+        whole.set_environment(CACHE_SIZE_VARIABLE, "0");
         let status = whole.json(&["status"])?;
         let rows = status["safekeepers"].as_array().context("status shows no safekeepers")?;
         let addresses = rows.iter().map(|row| {

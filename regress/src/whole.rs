@@ -18,6 +18,9 @@ use crate::port_lease::PortLease;
 /// Where the built programs lie; the suites' runner may set it.
 pub const PROGRAMS_VARIABLE: &str = "STRATA_TEST_PROGRAMS";
 
+/// Size of computes' local file caches where a test gives none.
+pub const CACHE_SIZE_VARIABLE: &str = "STRATA_LFC_MAX_SIZE";
+
 /// Folder of the built programs: next to where cargo puts the tests, unless the environment says otherwise.
 pub fn programs() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
@@ -77,7 +80,9 @@ impl Whole {
         // Postgres, another user if we are root, walks through to its own folder.
         std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let ports = PortLease::take()?;
-        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment: Vec::new(), ports };
+        // Large enough for most tests' pages, small enough for many computes at once.
+        let environment = vec![(CACHE_SIZE_VARIABLE, "64MB".to_owned())];
+        let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment, ports };
         let bin_dir = whole.strata(&["pg-bindir"])?;
         whole.bin_dir = PathBuf::from(bin_dir.trim());
         let base = whole.ports.base.to_string();

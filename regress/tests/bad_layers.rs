@@ -89,7 +89,10 @@ fn check_whole(whole: &Whole, compute: &Compute) -> Result<()> {
 fn a_byte_of_a_layer_is_wrong() -> Result<()> {
     let whole = Whole::initialised(&[])?;
     start(&whole, &["start"])?;
-    let compute = whole.start_compute("a", &["--set", "shared_buffers=1MB", "--set", "autovacuum=off"])?;
+    // Without a file cache, which would answer in the pageserver's place.
+    let settings = ["shared_buffers=1MB", "autovacuum=off", "strata.lfc_max_size=0"];
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
+    let compute = whole.start_compute("a", &settings)?;
     let sql = |sql: &str| whole.sql(&compute.connstr, sql);
     let rows = format!("SELECT n, md5(n::text) || repeat('x', 200) FROM generate_series(1, {ROWS}) n");
     sql("CREATE TABLE hit(n int, t text); CREATE TABLE other(n int, t text); CREATE TABLE more(n int)")?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use anyhow::{Result, ensure};
 use strata_regress::cached::{BLOCK, CachedServer, ROWS};
 use strata_regress::mounts::{Mount, can_mount};
-use strata_regress::whole::wait_until;
+use strata_regress::whole::{CACHE_SIZE_VARIABLE, Compute, Whole, wait_until};
 
 #[test]
 fn what_the_cache_has_is_not_asked_for_again() -> Result<()> {
@@ -106,4 +106,28 @@ fn a_full_disk_fails_no_query() -> Result<()> {
     server.scan()?;
     ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "failed", "a full disk was not noticed");
     server.scan()
+}
+
+/// Nobody asks for the cache; its size is a share of the disk, or what the environment says, unless a size is given.
+#[test]
+fn it_is_there_by_default() -> Result<()> {
+    let whole = Whole::started()?;
+    let start = |arguments: &[&str]| -> Result<String> {
+        let mut command = whole.command(&[&["compute", "start", "a", "--json"], arguments].concat());
+        let output = command.env_remove(CACHE_SIZE_VARIABLE).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let compute = Compute::from_json(&serde_json::from_slice(&output.stdout)?)?;
+        let shown = whole
+            .sql(&compute.connstr, "SELECT setting FROM pg_settings WHERE name = 'strata.lfc_max_size'")?;
+        whole.stop_compute("a")?;
+        Ok(shown)
+    };
+    let mib: u64 = start(&[])?.parse()?;
+    ensure!((16..=2048).contains(&mib), "by default the cache may have {mib} MiB");
+    ensure!(start(&["--set", "strata.lfc_max_size=32MB"])? == "32", "a size that was given does not count");
+    let compute = whole.start_compute("b", &[])?;
+    let stats = whole
+        .sql(&compute.connstr, "CREATE EXTENSION strata; SELECT state, max_pages FROM strata_lfc_stats")?;
+    ensure!(stats == "on|8192", "with 64 MB in the environment: {stats}");
+    Ok(())
 }
