@@ -4,16 +4,16 @@
 //! the first one that needs an answer of storage makes the rest of its record `Unfinished`, which the caller completes before it hands
 //! over another record or flushes. Whichever way a record goes, all of it is taken in or, after an error, nothing.
 
-use std::vec::IntoIter;
-
+use bytes::Bytes;
 use strata_common::{ForkNumber, Lsn};
-use strata_pgwal::{DecodedRecord, FullTransactionId};
+use strata_pgwal::FullTransactionId;
 use strata_redo::effect::{CheckpointKind, Effect};
 
 use crate::core::key::VALUE_BYTES_MAX;
 use crate::ingest::control::{Changed, ControlState};
+use crate::ingest::incoming::{Head, Incoming, Place};
 use crate::ingest::relation::is_map_image;
-use crate::ingest::{Incoming, Ingest, IngestError, cannot, statistics};
+use crate::ingest::{Ingest, IngestError, cannot};
 use crate::keyspace::values::{present, tombstone};
 use crate::keyspace::{self, AuxFile};
 use crate::store::Store;
@@ -24,14 +24,13 @@ pub struct Unfinished {
     begun: Begun,
     /// Asks storage.
     next: Effect,
-    rest: IntoIter<Effect>,
+    rest: Vec<Effect>,
 }
 
 /// What is remembered from a record's first effect to its last.
 struct Begun {
-    start: Lsn,
-    end: Lsn,
-    record: DecodedRecord,
+    place: Place,
+    statistics: Option<Bytes>,
     changed: Changed,
     is_shutdown: bool,
     /// How many values the batch had, and the state before the record, in case that it fails.
@@ -46,24 +45,31 @@ enum Before {
 }
 
 impl<S: Store> Ingest<S> {
-    /// Takes in one record; the caller has flushed before one that wants it. After [`IngestError::Record`] nothing of the
-    /// record is in the batch, and what came before it can still be flushed.
-    pub async fn record(&mut self, incoming: Incoming) -> Result<(), IngestError> {
-        match self.record_at_once(incoming)? {
-            None => Ok(()),
-            Some(unfinished) => self.complete(unfinished).await,
+    /// Takes in all of `incoming`; the caller has flushed before a record that wants it. After [`IngestError::Record`] nothing of
+    /// that record is in the batch, and what came before it can still be flushed.
+    pub async fn records(&mut self, mut incoming: Incoming) -> Result<(), IngestError> {
+        while !incoming.is_empty() {
+            if let Some(unfinished) = self.record_at_once(&mut incoming)? {
+                self.complete(unfinished).await?;
+            }
         }
+        Ok(())
     }
 
-    /// As [`Ingest::record`]; what it gives back must be completed before anything else.
-    pub fn record_at_once(&mut self, incoming: Incoming) -> Result<Option<Unfinished>, IngestError> {
-        let Incoming { start, end, record, effects } = incoming;
-        let begun = self.begin(start, end, record, &effects);
-        let mut rest = effects.into_iter();
-        while let Some(effect) = rest.next() {
+    /// Takes in the first record of `incoming`; what it gives back must be completed before anything else. After an error
+    /// `incoming` is of no use any more.
+    pub fn record_at_once(&mut self, incoming: &mut Incoming) -> Result<Option<Unfinished>, IngestError> {
+        let Some(head) = incoming.heads.next() else { return Ok(None) };
+        let (end, effects) = (head.place.end, head.effects);
+        let begun = self.begin(head, &incoming.effects.as_slice()[..effects]);
+        for taken in 0..effects {
+            let effect = incoming.effects.next().expect("a record's effects come with it");
             match self.effect_at_once(end, effect) {
                 Ok(None) => {}
-                Ok(Some(next)) => return Ok(Some(Unfinished { begun, next, rest })),
+                Ok(Some(next)) => {
+                    let rest = incoming.effects.by_ref().take(effects - taken - 1).collect();
+                    return Ok(Some(Unfinished { begun, next, rest }));
+                }
                 Err(error) => return Err(self.undo(begun, error)),
             }
         }
@@ -75,21 +81,22 @@ impl<S: Store> Ingest<S> {
     pub async fn complete(&mut self, unfinished: Unfinished) -> Result<(), IngestError> {
         let Unfinished { begun, next, rest } = unfinished;
         for effect in std::iter::once(next).chain(rest) {
-            if let Err(error) = self.effect(begun.end, effect).await {
+            if let Err(error) = self.effect(begun.place.end, effect).await {
                 return Err(self.undo(begun, error));
             }
         }
         self.finish(begun)
     }
 
-    fn begin(&mut self, start: Lsn, end: Lsn, record: DecodedRecord, effects: &[Effect]) -> Begun {
+    fn begin(&mut self, head: Head, effects: &[Effect]) -> Begun {
+        let Head { place, xid, statistics, .. } = head;
         let values = self.batch.count();
         let before = if effects.iter().any(ControlState::is_concerned_by) {
             Before::State(Box::new(self.control.clone()))
         } else {
             Before::Counter(self.control.checkpoint.next_xid)
         };
-        self.control.see_xid(record.xid);
+        self.control.see_xid(xid);
         let (mut changed, mut is_shutdown) = (Changed::default(), false);
         for effect in effects.iter().filter(|effect| ControlState::is_concerned_by(effect)) {
             let tracked = self.control.control_file.settings.track_commit_timestamp;
@@ -102,23 +109,24 @@ impl<S: Store> Ingest<S> {
                 && parameters.track_commit_timestamp
                 && !tracked
             {
-                self.commit_ts_begins(end);
+                self.commit_ts_begins(place.end);
             }
         }
-        Begun { start, end, record, changed, is_shutdown, values, before }
+        Begun { place, statistics, changed, is_shutdown, values, before }
     }
 
-    fn finish(&mut self, begun: Begun) -> Result<(), IngestError> {
+    fn finish(&mut self, mut begun: Begun) -> Result<(), IngestError> {
         // Good only if nothing lies between them and the end of a clean stop.
-        let statistics = std::mem::replace(&mut self.statistics, statistics::of(&begun.record));
+        let statistics = std::mem::replace(&mut self.statistics, begun.statistics.take());
         if let Some(file) = statistics.filter(|_| begun.is_shutdown) {
-            self.put_image(begun.end, keyspace::aux(AuxFile::PgStat), file);
+            self.put_image(begun.place.end, keyspace::aux(AuxFile::PgStat), file);
         }
         if let Some(bytes) = self.batch.largest_after(begun.values).filter(|bytes| *bytes > VALUE_BYTES_MAX) {
             let reason = format!("it makes a value of {bytes} bytes, {VALUE_BYTES_MAX} are possible");
             return Err(self.undo(begun, cannot(reason)));
         }
-        self.control.finish_record(begun.start, begun.end, begun.record.prev, begun.is_shutdown);
+        let Place { start, end, prev, .. } = begun.place;
+        self.control.finish_record(start, end, prev, begun.is_shutdown);
         self.counts.records += 1;
         self.put_control(begun.changed);
         Ok(())
@@ -133,7 +141,7 @@ impl<S: Store> Ingest<S> {
         self.batch.cut(begun.values);
         match error {
             IngestError::Record { reason, .. } => {
-                IngestError::Record { name: begun.record.name(), lsn: begun.record.lsn, reason }
+                IngestError::Record { name: begun.place.name(), lsn: begun.place.start, reason }
             }
             other => other,
         }

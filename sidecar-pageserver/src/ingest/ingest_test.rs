@@ -6,12 +6,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use strata_common::guard::prove;
 use strata_common::{BlockNumber, ForkNumber, Guard, Lsn, RelFork, RelTag};
-use strata_pgwal::RecordSpec;
 use strata_pgwal::rmgr;
+use strata_pgwal::{RawRecord, RecordSpec};
 use strata_redo::effect::{DatabaseTag, PageId, PageValue, TruncateForks};
 
 use super::*;
 use crate::core::key::{VALUE_BYTES_MAX, Value};
+use crate::ingest::incoming::{Gathered, Head, Incoming};
 use crate::ingest::testkit::control_state;
 use crate::keyspace::AuxFile;
 use crate::store::model::MapStore;
@@ -251,8 +252,8 @@ fn take_in(bench: &mut Bench, rmid: u8, info: u8, body: Vec<u8>) -> Lsn {
     let start = bench.ingest.control.lsn;
     let bytes = RecordSpec::plain(rmid, info, body.into()).encode(Lsn(start.0 - 64));
     let end_lsn = start + (bytes.len() as u64).next_multiple_of(8);
-    let incoming = Incoming::read(&RawRecord { lsn: start, end_lsn, bytes }).expect("a record");
-    block_on(bench.ingest.record(incoming)).expect("the model takes everything");
+    let incoming = read(&RawRecord { lsn: start, end_lsn, bytes });
+    block_on(bench.ingest.records(incoming)).expect("the model takes everything");
     end_lsn
 }
 
@@ -377,9 +378,16 @@ fn an_origin_goes_back_only_if_it_is_meant() {
 fn incoming(start: Lsn, effects: Vec<Effect>) -> Incoming {
     let spec = RecordSpec::plain(rmgr::XLOG, rmgr::xlog_info::NOOP, Bytes::new());
     let raw = RawRecord { lsn: start, end_lsn: start + 64, bytes: spec.encode(Lsn(start.0 - 64)) };
-    let empty = Incoming::read(&raw).expect("a whole record");
-    assert!(empty.effects.is_empty());
-    Incoming { effects, ..empty }
+    let empty = read(&raw);
+    assert!(empty.effects.as_slice().is_empty());
+    let heads: Vec<Head> = empty.heads.map(|head| Head { effects: effects.len(), ..head }).collect();
+    Incoming { heads: heads.into_iter(), effects: effects.into_iter() }
+}
+
+fn read(raw: &RawRecord) -> Incoming {
+    let mut gathered = Gathered::default();
+    gathered.add(raw).expect("a whole record");
+    gathered.finish()
 }
 
 /// Takes in a good record and a refused one; the first can still be flushed, and nothing of the second shows.
@@ -388,11 +396,11 @@ fn parks(refused: Vec<Effect>, reason: &str) {
     let start = bench.ingest.control.lsn;
     block_on(async {
         let good = incoming(start, vec![image(main_fork(), 0, 1)]);
-        bench.ingest.record(good).await.expect("the model takes everything");
+        bench.ingest.records(good).await.expect("the model takes everything");
         let control = bench.ingest.control.encode();
         let first = vec![image(main_fork(), 1, 2), Effect::NextOid(77_777)];
         let bad = incoming(start + 64, first.into_iter().chain(refused).collect());
-        let error = bench.ingest.record(bad).await.expect_err("it is refused");
+        let error = bench.ingest.records(bad).await.expect_err("it is refused");
         let IngestError::Record { name, lsn, reason: found } = error else { panic!("{error}") };
         assert_eq!((name.as_str(), lsn), ("XLOG/NOOP", start + 64));
         assert!(found.contains(reason), "{found}");
@@ -425,7 +433,7 @@ fn a_copy_of_a_large_database_parks_at_its_record() {
         (DatabaseTag { tablespace: 1663, database: 5 }, DatabaseTag { tablespace: 1663, database: 6 });
     let copy = incoming(bench.ingest.control.lsn, vec![Effect::DatabaseCopy { from, to }]);
     assert!(copy.wants_flush_before());
-    let error = block_on(bench.ingest.record(copy)).expect_err("32,769 pages are more than 256 MiB");
+    let error = block_on(bench.ingest.records(copy)).expect_err("32,769 pages are more than 256 MiB");
     assert!(error.to_string().contains("a database of 268443648 bytes"), "{error}");
 }
 

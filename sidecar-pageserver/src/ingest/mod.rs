@@ -9,6 +9,7 @@ mod at_once;
 pub mod batch;
 pub mod control;
 mod database;
+pub mod incoming;
 mod relation;
 mod slru;
 mod statistics;
@@ -19,9 +20,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strata_common::{ForkNumber, Lsn, Term};
-use strata_pgwal::{DecodeError, DecodedRecord, FullTransactionId, RawRecord};
+use strata_pgwal::FullTransactionId;
 use strata_redo::effect::{Effect, SlruEffect};
-use strata_redo::error::EffectError;
 use strata_redo::slru::{COMMIT_TS_XACTS_PER_PAGE, SlruKind};
 
 use crate::core::key::Key;
@@ -45,33 +45,6 @@ pub enum IngestError {
     Value(#[from] BadValue),
     #[error(transparent)]
     View(#[from] ViewError),
-}
-
-/// A record and what it does, before it is taken in.
-pub struct Incoming {
-    start: Lsn,
-    end: Lsn,
-    record: DecodedRecord,
-    effects: Vec<Effect>,
-}
-
-impl Incoming {
-    /// Errors: this version cannot read the record, or does not know what it does.
-    pub fn read(raw: &RawRecord) -> Result<Incoming, IngestError> {
-        let unreadable = |e: DecodeError| IngestError::Record {
-            name: "that cannot be decoded".to_owned(),
-            lsn: raw.lsn,
-            reason: e.to_string(),
-        };
-        let record = strata_pgwal::record::decode(raw).map_err(unreadable)?;
-        let effects = strata_redo::effects(&record).map_err(|e| park(&record, &e))?;
-        Ok(Incoming { start: raw.lsn, end: raw.end_lsn, record, effects })
-    }
-
-    /// It looks at whole databases as they are before it, so everything before it must be flushed first (G15).
-    pub fn wants_flush_before(&self) -> bool {
-        self.effects.iter().any(is_wholesale)
-    }
 }
 
 /// Puts one timeline's log into its store.
@@ -287,10 +260,6 @@ fn is_wholesale(effect: &Effect) -> bool {
 /// This version cannot take in the record at hand, which `Ingest::record` names.
 fn cannot(reason: String) -> IngestError {
     IngestError::Record { name: String::new(), lsn: Lsn::INVALID, reason }
-}
-
-fn park(record: &DecodedRecord, error: &EffectError) -> IngestError {
-    IngestError::Record { name: record.name(), lsn: record.lsn, reason: error.to_string() }
 }
 
 #[cfg(test)]

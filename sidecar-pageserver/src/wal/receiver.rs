@@ -9,15 +9,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strata_common::{Lsn, Term};
-use strata_pgwal::{RawRecord, StreamError, WalStreamDecoder};
-use strata_proto::wal::WalChunk;
+use strata_common::Lsn;
+use strata_pgwal::StreamError;
 use tokio::time::Instant;
 
-use crate::ingest::{Incoming, Ingest, IngestError};
+use crate::ingest::incoming::Incoming;
+use crate::ingest::{Ingest, IngestError};
 use crate::store::{Store, StoreError};
 use crate::timeline::{Running, Timeline};
 use crate::view::ViewError;
+use crate::wal::records::{Bad, News, Piece, Records};
 use crate::wal::source::{Progress, Safekeepers, SourceError};
 
 /// A reader waits, this source has had nothing for so long: another one may have more.
@@ -36,7 +37,7 @@ const REPORT_TICK: Duration = Duration::from_secs(1);
 
 /// Why one stream ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("safekeeper {address} had nothing new")]
@@ -45,6 +46,8 @@ enum Ended {
     Gap { address: String, expected: Lsn, found: Lsn },
     #[error("log from safekeeper {address} after {after}: {error}")]
     Undecodable { address: String, after: Lsn, error: StreamError },
+    #[error("the process is stopping")]
+    ShutDown,
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
@@ -113,7 +116,7 @@ impl<S: Store> Receiver<S> {
             self.undecodable.insert(address.clone());
         }
         match ended {
-            Ended::Idle { .. } => Next::AnotherSource,
+            Ended::Idle { .. } | Ended::ShutDown => Next::AnotherSource,
             Ended::Source(error) if error.is_unknown_timeline() => Next::AnotherSource,
             Ended::Undecodable { .. } if self.undecodable.len() >= self.safekeepers.count() => {
                 Next::Stop(Running::Parked(format!("timeline {id}: {ended}")))
@@ -186,23 +189,20 @@ impl<S: Store> Receiver<S> {
     }
 
     async fn stream_into(&self, ingest: &mut Ingest<S>) -> Ended {
-        let control = ingest.control().clone();
-        let (start, prev) = (control.lsn, control.mark.record_lsn);
-        let file = &control.control_file;
-        let mut decoder =
-            WalStreamDecoder::new(start, file.segment_bytes()).with_system_id(file.system_id).with_prev(prev);
-        let mut stream = match self.safekeepers.open(self.which, self.timeline.id, start).await {
-            Ok(stream) => stream,
-            Err(error) => return error.into(),
+        let opened = Records::open(&self.safekeepers, self.which, self.timeline.id, ingest.control()).await;
+        let mut records = match opened {
+            Ok(records) => records,
+            Err(ended) => return ended,
         };
         let mut moved_at = Instant::now();
         loop {
-            let chunk = match stream.next().await {
-                Ok(chunk) => chunk,
-                Err(error) => return error.into(),
+            let piece = match records.next().await {
+                Ok(piece) => piece,
+                Err(ended) => return ended,
             };
+            self.see(records.news(), ingest);
             let before = ingest.flushed();
-            if let Err(ended) = self.take(&mut decoder, ingest, &stream.address, chunk).await {
+            if let Err(ended) = self.take(ingest, records.address(), piece).await {
                 return ended;
             }
             if self.undecodable.is_empty() || ingest.flushed() > before {
@@ -214,43 +214,23 @@ impl<S: Store> Receiver<S> {
             }
             let patience = if self.timeline.is_wanted() { WANTED_PATIENCE } else { IDLE_PATIENCE };
             if self.safekeepers.count() > 1 && moved_at.elapsed() >= patience {
-                return Ended::Idle { address: stream.address.clone() };
+                return Ended::Idle { address: records.address().to_owned() };
             }
         }
     }
 
-    async fn take(
-        &self,
-        decoder: &mut WalStreamDecoder,
-        ingest: &mut Ingest<S>,
-        address: &str,
-        chunk: WalChunk,
-    ) -> Result<(), Ended> {
-        self.timeline.see_commit(Lsn(chunk.commit_lsn));
-        // Before anything of that term can be read: a compute of an earlier one must not see it.
-        self.timeline.see_term(Term(chunk.term));
-        ingest.see_term(Term(chunk.term));
-        if chunk.wal.is_empty() {
-            return Ok(());
-        }
-        let (expected, found) = (decoder.fed_to(), Lsn(chunk.begin_lsn));
-        if found != expected {
-            return Err(Ended::Gap { address: address.to_owned(), expected, found });
-        }
-        decoder.feed(chunk.wal);
-        loop {
-            let record = match decoder.next() {
-                Ok(Some(record)) => record,
-                Ok(None) => break,
-                Err(error) => {
-                    // What came before it is good and stays.
-                    self.publish(ingest).await?;
-                    let after = decoder.position();
-                    return Err(Ended::Undecodable { address: address.to_owned(), after, error });
-                }
-            };
-            if let Err(error) = self.take_record(ingest, &record).await {
-                // What came before it is good and stays.
+    /// Before anything of that term can be read: a compute of an earlier one must not see it.
+    fn see(&self, news: News, ingest: &mut Ingest<S>) {
+        self.timeline.see_commit(news.committed);
+        self.timeline.see_term(news.term);
+        ingest.see_term(news.term);
+    }
+
+    /// Takes in and publishes what came from `address`. After an error of the log's what came before it is good and stays.
+    async fn take(&self, ingest: &mut Ingest<S>, address: &str, piece: Piece) -> Result<(), Ended> {
+        let mut records = piece.records;
+        while !records.is_empty() {
+            if let Err(error) = self.take_record(ingest, &mut records).await {
                 if matches!(error, Ended::Ingest(IngestError::Record { .. })) {
                     self.publish(ingest).await?;
                 }
@@ -262,16 +242,22 @@ impl<S: Store> Receiver<S> {
                 tokio::task::yield_now().await;
             }
         }
-        self.publish(ingest).await
+        self.publish(ingest).await?;
+        match piece.bad {
+            None => Ok(()),
+            Some(Bad::Undecodable { after, error }) => {
+                Err(Ended::Undecodable { address: address.to_owned(), after, error })
+            }
+            Some(Bad::Record(error)) => Err(error.into()),
+        }
     }
 
-    async fn take_record(&self, ingest: &mut Ingest<S>, raw: &RawRecord) -> Result<(), Ended> {
-        let incoming = Incoming::read(raw)?;
-        if incoming.wants_flush_before() {
+    async fn take_record(&self, ingest: &mut Ingest<S>, records: &mut Incoming) -> Result<(), Ended> {
+        if records.wants_flush_before() {
             // Published at once: if the record fails for now, the next stream resumes from what is published.
             self.publish(ingest).await?;
         }
-        if let Some(unfinished) = ingest.record_at_once(incoming)? {
+        if let Some(unfinished) = ingest.record_at_once(records)? {
             ingest.complete(unfinished).await?;
         }
         Ok(())

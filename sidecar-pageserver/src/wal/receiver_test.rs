@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use crate::ingest::control::ControlState;
 use bytes::Bytes;
-use strata_common::{SystemId, TenantId, TenantTimelineId, TimelineId};
+use strata_common::{SystemId, TenantId, TenantTimelineId, Term, TimelineId};
 use strata_pgwal::write::{LogIdentity, RecordSpec, WalWriter};
-use strata_pgwal::{SegmentBytes, rmgr};
+use strata_pgwal::{SegmentBytes, WalStreamDecoder, rmgr};
 
 use super::*;
 use crate::getpage::cache::{PageCache, TimelineSlot};
@@ -48,8 +48,9 @@ async fn one_stream_of(
     store.is_away.store(false, Ordering::Relaxed);
     let mut ingest = Ingest::resume(store.clone(), sizes, control).await?;
     store.is_away.store(is_away, Ordering::Relaxed);
-    let chunk = WalChunk { begin_lsn: begin.0, wal: wal.slice(skipped..), commit_lsn: 0, term: term.0 };
-    receiver.take(&mut decoder, &mut ingest, "here", chunk).await
+    decoder.feed(wal.slice(skipped..));
+    receiver.see(News { committed: Lsn::INVALID, term }, &mut ingest);
+    receiver.take(&mut ingest, "here", Piece::next(&mut decoder)).await
 }
 
 #[test]

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use strata_common::{Lsn, TenantTimelineId};
 use strata_proto::wal::safekeeper_client::SafekeeperClient;
 use strata_proto::wal::{ReadWalRequest, ReportProgressRequest, WalChunk};
-use tonic::Streaming;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// A connection that is not made within this time is not worth waiting for: another safekeeper has the log too.
@@ -95,7 +97,7 @@ impl Safekeepers {
         let opening = tokio::time::timeout(SILENCE_MAX, client.read_wal(request));
         let refused = |status| SourceError::Refused { address: address.clone(), status };
         let answer = opening.await.map_err(|_| SourceError::Silent { address: address.clone() })?;
-        Ok(LogStream { address: address.clone(), stream: answer.map_err(refused)?.into_inner() })
+        Ok(LogStream::new(address.clone(), answer.map_err(refused)?.into_inner()))
     }
 
     /// Tells all safekeepers at once; failures are theirs to bear, as the next report comes within a second.
@@ -124,17 +126,24 @@ impl Safekeepers {
 /// One open stream.
 pub struct LogStream {
     pub address: String,
-    stream: Streaming<WalChunk>,
+    stream: BoxStream<'static, Result<WalChunk, Status>>,
 }
 
 impl LogStream {
+    pub fn new(
+        address: String,
+        stream: impl Stream<Item = Result<WalChunk, Status>> + Send + 'static,
+    ) -> LogStream {
+        LogStream { address, stream: Box::pin(stream) }
+    }
+
     /// The next chunk, which may be empty.
     pub async fn next(&mut self) -> Result<WalChunk, SourceError> {
-        match tokio::time::timeout(SILENCE_MAX, self.stream.message()).await {
+        match tokio::time::timeout(SILENCE_MAX, self.stream.next()).await {
             Err(_) => Err(SourceError::Silent { address: self.address.clone() }),
-            Ok(Err(status)) => Err(SourceError::Refused { address: self.address.clone(), status }),
-            Ok(Ok(None)) => Err(SourceError::Ended { address: self.address.clone() }),
-            Ok(Ok(Some(chunk))) => Ok(chunk),
+            Ok(None) => Err(SourceError::Ended { address: self.address.clone() }),
+            Ok(Some(Err(status))) => Err(SourceError::Refused { address: self.address.clone(), status }),
+            Ok(Some(Ok(chunk))) => Ok(chunk),
         }
     }
 }
