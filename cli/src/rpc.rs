@@ -14,7 +14,7 @@ use crate::registry::{Node, Registry};
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A daemon that stands still accepts connections: it is asked for a sign of life so often, and given up when none comes in time.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
-const ALIVE_MAX: Duration = Duration::from_secs(2);
+const ALIVE_MAX: Duration = Duration::from_secs(5);
 
 pub async fn safekeeper(node: &Node) -> anyhow::Result<SafekeeperClient<Channel>> {
     let channel = connect(node.port).await;

@@ -4,7 +4,7 @@
 //! nobody listens there, and another test's `init` would find the port free. So tests take blocks below the range in which free ports
 //! are looked for, each behind a lock file that the system gives back when its holder ends.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
@@ -25,9 +25,8 @@ pub struct PortLease {
 impl PortLease {
     pub fn take() -> Result<PortLease> {
         let folder = std::env::temp_dir().join("strata-test-ports");
-        let made = std::fs::create_dir(&folder);
-        if made.is_ok() {
-            // Tests of another user take blocks there, too.
+        // Tests of another user take blocks there, too.
+        if std::fs::create_dir(&folder).is_ok() {
             std::fs::set_permissions(&folder, Permissions::from_mode(0o1777))?;
         }
         // Tests that run at once begin at different blocks.
@@ -36,8 +35,8 @@ impl PortLease {
             let number = (start + offset) % BLOCKS;
             let base = FIRST + number * BLOCK;
             let path = folder.join(base.to_string());
-            // What another user made is another user's block.
-            let Ok(file) = OpenOptions::new().create(true).append(true).open(&path) else { continue };
+            // Files stay, also those of other users: who can read one can lock it.
+            let Ok(file) = File::open(&path).or_else(|_| File::create_new(&path)) else { continue };
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
             let ports = (base..base + BLOCK).map(|port| TcpListener::bind(("127.0.0.1", port)));
             if ports.collect::<std::io::Result<Vec<_>>>().is_ok() {

@@ -80,8 +80,9 @@ impl Whole {
         // Postgres, another user if we are root, walks through to its own folder.
         std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let ports = PortLease::take()?;
-        // Large enough for most tests' pages, small enough for many computes at once.
-        let environment = vec![(CACHE_SIZE_VARIABLE, "64MB".to_owned())];
+        // Without the file cache a page that left its buffer comes from the pageserver, or the spill store: that is what tests are
+        // to show. Those of the cache give it a size.
+        let environment = vec![(CACHE_SIZE_VARIABLE, "0".to_owned())];
         let mut whole = Whole { home, bin_dir: PathBuf::new(), tree, environment, ports };
         let bin_dir = whole.strata(&["pg-bindir"])?;
         whole.bin_dir = PathBuf::from(bin_dir.trim());

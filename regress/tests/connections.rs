@@ -27,7 +27,7 @@ struct Size {
     seconds: u32,
 }
 
-const SMALL: Size = Size { readers: 60, writers: 12, seconds: 8 };
+const SMALL: Size = Size { readers: 60, writers: 12, seconds: 20 };
 const FULL: Size = Size { readers: 420, writers: 80, seconds: 120 };
 
 fn size() -> Result<Size> {
@@ -76,7 +76,8 @@ fn look(size: &Size, sql: impl Fn(&str) -> Result<String>) -> Result<u64> {
 fn vanilla_memory_kb(size: &Size) -> Result<u64> {
     let mut cluster = Cluster::init(&Installation::at(postgres_tree()?.join("bin"))?, &[])?;
     cluster.start(&SETTINGS)?;
-    let filled = cluster.client("pgbench", "postgres").args(["-i", "-q", "-s", "20"]).output()?;
+    let filled =
+        cluster.client("pgbench", "postgres").args(["-i", "-q", "-s", &SCALE.to_string()]).output()?;
     ensure!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
     let load = Size { seconds: 20, ..*size };
     let mut readers = readers(cluster.client("pgbench", "postgres"), &load, "postgres")?;

@@ -125,6 +125,8 @@ fn it_is_there_by_default() -> Result<()> {
     let mib: u64 = start(&[])?.parse()?;
     ensure!((16..=2048).contains(&mib), "by default the cache may have {mib} MiB");
     ensure!(start(&["--set", "strata.lfc_max_size=32MB"])? == "32", "a size that was given does not count");
+    let mut whole = whole;
+    whole.set_environment(CACHE_SIZE_VARIABLE, "64MB");
     let compute = whole.start_compute("b", &[])?;
     let stats = whole
         .sql(&compute.connstr, "CREATE EXTENSION strata; SELECT state, max_pages FROM strata_lfc_stats")?;

@@ -110,7 +110,7 @@ fn nothing_leaves_for_it_and_it_can_be_cancelled() -> Result<()> {
     server.sql(
         "CREATE TABLE before AS SELECT relfilenode AS r, relforknumber AS f, relblocknumber AS b FROM strata_lfc_pages()",
     )?;
-    let outcome = server.sql("SET statement_timeout = '30ms'; SELECT strata_lfc_prewarm(bytes) FROM state");
+    let outcome = server.sql("SET statement_timeout = '10ms'; SELECT strata_lfc_prewarm(bytes) FROM state");
     ensure!(
         outcome.as_ref().is_err_and(|error| format!("{error:#}").contains("statement timeout")),
         "it was not cancelled: {outcome:?}"

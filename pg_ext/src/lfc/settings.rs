@@ -36,7 +36,7 @@ pub fn register() {
     GucRegistry::define_string_guc(
         c"strata.lfc_path",
         c"File of the local file cache.",
-        c"Emptied at every start. A relative path begins in the data directory.",
+        c"A relative path begins in the data directory. At its default place the cache outlives a clean stop.",
         &PATH,
         GucContext::Postmaster,
         GucFlags::default(),
