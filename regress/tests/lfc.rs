@@ -35,7 +35,8 @@ fn what_the_cache_has_is_not_asked_for_again() -> Result<()> {
     ensure!(server.sql("SELECT state FROM strata_lfc_stats")? == "on", "the cache went off");
     let listed = server.number("SELECT count(*) FROM strata_lfc_pages()")?;
     let used = server.stat("used_pages")?;
-    ensure!(listed > 0 && listed == used, "{listed} pages listed, {used} used");
+    // The server's own processes read and change pages in between.
+    ensure!(listed > 0 && listed.abs_diff(used) < 64, "{listed} pages listed, {used} used");
     server.whole.lose_compute(&server.compute)?;
     let compute = server.whole.start_compute("a", &["--set", "strata.lfc_max_size=64MB"])?;
     let rows = server.whole.sql(&compute.connstr, "SELECT count(*), sum(n) FROM t")?;
