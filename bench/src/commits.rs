@@ -7,12 +7,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
-use strata_regress::whole::Whole;
 
 use crate::Size;
 use crate::peer::Replicated;
 use crate::report::{Row, load_average, progress};
-use crate::server::{Server, Side, alternate};
+use crate::server::{Server, Side, alternate, start_ours};
 
 const CLIENTS: [u32; 3] = [1, 8, 16];
 const WARM_UP_SECONDS: u32 = 5;
@@ -34,10 +33,7 @@ fn fill(server: &Server<'_>, scale: u32) -> Result<()> {
 pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
     progress("B2: starting vanilla with two standbys, and Strata");
     let replicated = Replicated::start(vanilla, &SETTINGS)?;
-    let whole = Whole::started()?;
-    let sets = SETTINGS.map(|(name, value)| format!("{name}={value}"));
-    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let compute = whole.start_compute("bench", &arguments)?;
+    let (_whole, compute) = start_ours(&SETTINGS, &[])?;
     let peer = Server { clients: replicated.installation(), connstr: replicated.connstr() };
     let ours = Server { clients: replicated.installation(), connstr: compute.connstr.clone() };
     for server in [&peer, &ours] {

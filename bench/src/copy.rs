@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use strata_regress::whole::Whole;
 
 use crate::peer::Replicated;
 use crate::report::{Row, load_average, progress};
-use crate::server::{Server, Side, alternate};
+use crate::server::{Server, Side, alternate, start_ours};
 use crate::{Size, interrupt};
 
 /// For both alike.
@@ -38,10 +37,7 @@ fn copy(server: &Server<'_>, file: &str) -> Result<f64> {
 pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
     progress("B12: starting vanilla with two standbys, and Strata");
     let replicated = Replicated::start(vanilla, &SETTINGS)?;
-    let whole = Whole::started()?;
-    let sets = SETTINGS.map(|(name, value)| format!("{name}={value}"));
-    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let compute = whole.start_compute("bench", &arguments)?;
+    let (_whole, compute) = start_ours(&SETTINGS, &[])?;
     let peer = Server { clients: replicated.installation(), connstr: replicated.connstr() };
     let ours = Server { clients: replicated.installation(), connstr: compute.connstr.clone() };
     // Where a server's own user may write.

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use strata_regress::whole::Whole;
 
 use crate::Size;
 use crate::peer::Single;
 use crate::report::{Row, load_average, progress};
-use crate::server::{Server, Side, alternate};
+use crate::server::{Server, Side, alternate, start_ours};
 
 const WARM_UP_SECONDS: u32 = 5;
 const CLIENTS: [u32; 2] = [1, 8];
@@ -53,10 +52,7 @@ fn measure(vanilla: &Path, size: Size, case: &Case) -> Result<Vec<Row>> {
     progress(&format!("{}: filling both with pgbench's scale {}", case.id, case.scale));
     let settings = [("shared_buffers", case.shared_buffers), ("autovacuum", "off")];
     let single = Single::start(vanilla, &settings)?;
-    let whole = Whole::started()?;
-    let sets = settings.map(|(name, value)| format!("{name}={value}"));
-    let arguments = sets.iter().flat_map(|set| ["--set", set]).chain(CACHE).collect::<Vec<_>>();
-    let compute = whole.start_compute("bench", &arguments)?;
+    let (_whole, compute) = start_ours(&settings, &CACHE)?;
     let peer = Server { clients: single.installation(), connstr: single.connstr() };
     let ours = Server { clients: single.installation(), connstr: compute.connstr.clone() };
     for server in [&peer, &ours] {

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use strata_regress::postgres::{Installation, run as run_program};
+use strata_regress::whole::{Compute, Whole};
 
 use crate::interrupt;
 use crate::report::Pair;
@@ -54,6 +55,16 @@ impl Server<'_> {
         let number = line.and_then(|line| line.split(' ').next()).context("pgbench printed no tps")?;
         Ok(number.parse()?)
     }
+}
+
+/// A Strata with one compute of these settings; `more` are further arguments of its start.
+pub fn start_ours(settings: &[(&str, &str)], more: &[&str]) -> Result<(Whole, Compute)> {
+    let whole = Whole::started()?;
+    let sets: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let arguments: Vec<&str> =
+        sets.iter().flat_map(|set| ["--set", set]).chain(more.iter().copied()).collect();
+    let compute = whole.start_compute("bench", &arguments)?;
+    Ok((whole, compute))
 }
 
 /// Rounds in alternating order, so that what else the machine does harms both alike.

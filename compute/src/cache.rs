@@ -92,7 +92,12 @@ pub fn seal(spec: &Spec, started: &Started, end_lsn: Lsn) {
 /// The term whose server's cache is the newest at this start, if one is. The seal is broken: it is looked at once.
 pub fn proven(spec: &Spec, started: &Started) -> Option<Term> {
     let text = std::fs::read_to_string(seal_path(spec));
-    let _ = std::fs::remove_file(seal_path(spec));
+    if let Err(error) = std::fs::remove_file(seal_path(spec))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("the local file cache begins empty: its seal cannot be removed: {error}");
+        return None;
+    }
     if !pages(spec).exists() {
         return None;
     }

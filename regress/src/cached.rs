@@ -6,8 +6,10 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
-use crate::whole::{Compute, Whole, wait_until};
+use crate::whole::{Compute, Whole, processes_in, wait_until};
 
 pub const ROWS: i64 = 20_000;
 pub const BLOCK: u64 = 8192;
@@ -77,6 +79,12 @@ impl CachedServer {
     pub fn start_again(&mut self, settings: &[&str]) -> Result<()> {
         self.compute = start(&self.whole, settings)?;
         Ok(())
+    }
+
+    /// kill -9 of supervisor and postmaster; the compute's folder stays. Waits until no process is left.
+    pub fn kill(&self) -> Result<()> {
+        killpg(Pid::from_raw(self.compute.pgid), Signal::SIGKILL)?;
+        wait_until("its processes are gone", || Ok(processes_in(&self.compute.pgdata)?.is_empty()))
     }
 
     /// A clean stop and a start.

@@ -4,16 +4,18 @@
 //! guard that it names, and then it must end in a [`Harm`]: what a user would suffer, not just any failure. Otherwise it runs once.
 
 use std::fmt;
+use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use strata_common::Guard;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::held_log::{Held, HeldLog};
+use crate::postgres::BIN_VARIABLE;
 use crate::psql_session::PsqlSession;
 use crate::session::Session;
 use crate::whole::{CACHE_SIZE_VARIABLE, Compute, Whole};
@@ -130,6 +132,20 @@ impl Ground {
         let quiet = ["autovacuum=off", "bgwriter_lru_maxpages=0", "checkpoint_timeout=1d"];
         let settings = quiet.iter().chain(settings).flat_map(|setting| ["--set", *setting]);
         self.whole.start_compute(name, &settings.collect::<Vec<_>>())
+    }
+
+    /// Builds `tests/traps/NAME.c` against the server's headers; the library's path, for `LANGUAGE C AS`.
+    pub fn library(&self, name: &str) -> Result<String> {
+        let bin = std::env::var(BIN_VARIABLE).with_context(|| format!("{BIN_VARIABLE} is not set"))?;
+        let library = self.whole.scratch().join(format!("{name}.so"));
+        let source = format!("{}/tests/traps/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        let compiler = Command::new("cc")
+            .args(["-O1", "-shared", "-fPIC", "-I", &format!("{bin}/../include/server"), &source, "-o"])
+            .arg(&library)
+            .output()
+            .context("cannot run cc")?;
+        ensure!(compiler.status.success(), "{}", String::from_utf8_lossy(&compiler.stderr));
+        Ok(library.display().to_string())
     }
 
     /// The compute is killed and its folder deleted; another one on the same branch.

@@ -6,21 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use strata_regress::cached::{BLOCK, CachedServer};
-use strata_regress::whole::{processes_in, wait_until};
 
 const QUIET: &str = "strata.compare_local=off";
 
 /// How often the log says that the cache begins so.
 fn begins(server: &CachedServer, how: &str) -> Result<usize> {
     Ok(server.log()?.matches(&format!("the local file cache begins {how}")).count())
-}
-
-fn kill(server: &CachedServer) -> Result<()> {
-    killpg(Pid::from_raw(server.compute.pgid), Signal::SIGKILL)?;
-    wait_until("its processes are gone", || Ok(processes_in(&server.compute.pgdata)?.is_empty()))
 }
 
 #[test]
@@ -91,7 +83,7 @@ fn what_is_kept_is_the_newest() -> Result<()> {
 fn a_loss_keeps_nothing() -> Result<()> {
     let mut server = CachedServer::with(&[])?;
     server.sql("UPDATE t SET filler = filler")?;
-    kill(&server)?;
+    server.kill()?;
     server.start_again(&[])?;
     ensure!(begins(&server, "empty: its server did not stop cleanly")? == 1, "the log:\n{}", server.log()?);
     server.scan()?;
@@ -99,7 +91,7 @@ fn a_loss_keeps_nothing() -> Result<()> {
     server.restart(&[])?;
     ensure!(begins(&server, "with ")? == 1, "the log:\n{}", server.log()?);
     server.sql("UPDATE t SET filler = filler")?;
-    kill(&server)?;
+    server.kill()?;
     server.start_again(&[])?;
     ensure!(begins(&server, "with ")? == 1, "the log:\n{}", server.log()?);
     server.scan()

@@ -2,17 +2,10 @@
 //! can be cancelled, and passes over what has changed or gone since. Pages are compared with the pageserver's (`strata.compare_local`).
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use strata_regress::cached::{CachedServer, set_limit};
-use strata_regress::whole::{processes_in, wait_until};
+use strata_regress::whole::wait_until;
 
 const QUIET: &str = "strata.compare_local=off";
-
-fn kill(server: &CachedServer) -> Result<()> {
-    killpg(Pid::from_raw(server.compute.pgid), Signal::SIGKILL)?;
-    wait_until("its processes are gone", || Ok(processes_in(&server.compute.pgdata)?.is_empty()))
-}
 
 #[test]
 fn after_a_loss_the_former_pages_are_read_again() -> Result<()> {
@@ -23,7 +16,7 @@ fn after_a_loss_the_former_pages_are_read_again() -> Result<()> {
     wait_until("the keeper has listed the pages", || {
         Ok(index.exists() && server.number("SELECT rounds FROM strata_keeper()")? > begun + 12)
     })?;
-    kill(&server)?;
+    server.kill()?;
     server.start_again(&[QUIET])?;
     ensure!(server.stat("used_pages")? < pages / 2, "a loss kept the cache");
     let read = server.number("SELECT strata_lfc_prewarm()")?;
@@ -91,7 +84,7 @@ fn another_compute_and_a_branch_are_prewarmed_and_what_changed_is_not() -> Resul
         server.whole.sql(&other.connstr, "SELECT state, damaged FROM strata_lfc_stats")? == "on|0",
         "the cache of the branch is not well"
     );
-    kill(&server)?;
+    server.kill()?;
     server.start_again(&[])?;
     let read: i64 = prewarm(&server, &server.compute.connstr)?.trim().parse()?;
     ensure!(read > 2000, "{read} pages were read on the compute that was lost");

@@ -1,10 +1,7 @@
 //! C7 and C9: what the local file cache must not answer with.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use strata_common::Guard;
-use strata_regress::postgres::BIN_VARIABLE;
 use strata_regress::sound;
 use strata_regress::traps::{Ground, OrHarm, show};
 use strata_regress::whole::Compute;
@@ -13,16 +10,7 @@ const CACHE: [&str; 2] = ["strata.lfc_max_size=64MB", "strata.keeper_interval=1h
 
 /// `cut_and_add` of `cut.c`.
 fn install(ground: &Ground, compute: &Compute) -> Result<()> {
-    let bin = std::env::var(BIN_VARIABLE).with_context(|| format!("{BIN_VARIABLE} is not set"))?;
-    let library = ground.whole.scratch().join("cut.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traps/cut.c");
-    let compiler = Command::new("cc")
-        .args(["-O1", "-shared", "-fPIC", "-I", &format!("{bin}/../include/server"), source, "-o"])
-        .arg(&library)
-        .output()
-        .context("cannot run cc")?;
-    ensure!(compiler.status.success(), "{}", String::from_utf8_lossy(&compiler.stderr));
-    let library = library.display();
+    let library = ground.library("cut")?;
     ground.sql(
         compute,
         &format!("CREATE FUNCTION cut_and_add(regclass) RETURNS bigint LANGUAGE C AS '{library}'"),

@@ -1,23 +1,11 @@
 //! Builds the extension `plain_index.c` and makes its functions and its index method known.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
-use strata_regress::postgres::BIN_VARIABLE;
+use anyhow::Result;
 use strata_regress::traps::Ground;
 use strata_regress::whole::Compute;
 
 pub fn install(ground: &Ground, compute: &Compute) -> Result<()> {
-    let bin = std::env::var(BIN_VARIABLE).with_context(|| format!("{BIN_VARIABLE} is not set"))?;
-    let library = ground.whole.scratch().join("plain_index.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traps/plain_index.c");
-    let compiler = Command::new("cc")
-        .args(["-O1", "-shared", "-fPIC", "-I", &format!("{bin}/../include/server"), source, "-o"])
-        .arg(&library)
-        .output()
-        .context("cannot run cc")?;
-    ensure!(compiler.status.success(), "{}", String::from_utf8_lossy(&compiler.stderr));
-    let library = library.display();
+    let library = ground.library("plain_index")?;
     ground.sql(
         compute,
         &format!(
