@@ -14,6 +14,7 @@ mod plot;
 mod reads;
 mod redo;
 mod report;
+mod scans;
 mod server;
 mod starts;
 mod sweep;
@@ -59,6 +60,8 @@ pub struct Size {
     pub database_scales: [u32; 2],
     /// Log that is taken in, at least.
     pub log_megabytes: u64,
+    /// The table that is scanned; at least ten times shared buffers of 16 MB.
+    pub scan_megabytes: u32,
     /// Repeated starts, losses and branches.
     pub repeats: u32,
 }
@@ -71,6 +74,7 @@ const QUICK: Size = Size {
     copy_megabytes: 200,
     database_scales: [7, 34],
     log_megabytes: 300,
+    scan_megabytes: 170,
     repeats: 5,
 };
 const LONG: Size = Size {
@@ -81,6 +85,7 @@ const LONG: Size = Size {
     copy_megabytes: 1000,
     database_scales: [7, 137],
     log_megabytes: 1000,
+    scan_megabytes: 500,
     repeats: 15,
 };
 
@@ -96,15 +101,17 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 8] = [
+    let benchmarks: [(&[&str], Benchmark); 10] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B4"], |_, size| page_requests::run(size)),
+        (&["B5"], |arguments, size| scans::near(&arguments.vanilla, size)),
         (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
         (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
         (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
         (&["C1"], |arguments, size| sweep::run(&arguments.out, size)),
+        (&["I4-seq-2ms", "I4-bitmap-2ms"], |_, size| scans::far(size)),
     ];
     for (ids, benchmark) in benchmarks {
         if !ids.iter().any(|id| arguments.wants(id)) {

@@ -178,6 +178,8 @@ guards! {
     BehindTheHeader = "L1-behind-the-header",
     /// A primary wants the latest, not an LSN by name.
     LatestWanted = "L2-latest-wanted",
+    /// A page that was asked for ahead is used only if its last-written LSN has not risen since.
+    PrefetchRecheck = "L3-prefetch-recheck",
     /// Last-written LSNs are raised in one step.
     RaisedInOneStep = "L4-raised-in-one-step",
     /// The start LSN lies under all last-written LSNs.

@@ -99,6 +99,8 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.lfc_max_size",
     "strata.lfc_path",
     "strata.lfc_size_limit",
+    "strata.prefetch_buffers",
+    "strata.prefetch_max",
     "strata.relation_slots",
 ];
 

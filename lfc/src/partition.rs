@@ -125,6 +125,11 @@ impl<'a> Partition<'a> {
         Some(Hit { place: Place(place), checksum: entry.checksum() })
     }
 
+    /// Whether `find` would find the page; no use of it is counted. Shared lock.
+    pub fn has(&self, name: PageName, needed: Lsn) -> bool {
+        self.lookup(name).is_some_and(|place| self.entry(place).as_of() >= needed)
+    }
+
     /// Ends what `find` began. No lock.
     pub fn unpin(&self, place: Place) {
         self.entry(place.0).unpin();

@@ -126,12 +126,22 @@ CREATE VIEW strata_lfc_prewarm_progress AS SELECT * FROM strata_lfc_prewarm_coun
 COMMENT ON VIEW strata_lfc_prewarm_progress IS
     'the prewarming that runs (pid), or ran last: pages of its list, read, already present, and passed over because they are gone, changed or without room';
 
+CREATE FUNCTION strata_prefetch_counters(
+    OUT requested bigint, OUT used bigint, OUT waited bigint, OUT expired bigint, OUT wasted bigint, OUT refused bigint,
+    OUT open_requests bigint, OUT unanswered bigint, OUT held_pages bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1
+    AS 'MODULE_PATHNAME', 'strata_prefetch_counters_wrapper';
+
+CREATE VIEW strata_stat_prefetch AS SELECT * FROM strata_prefetch_counters();
+COMMENT ON VIEW strata_stat_prefetch IS
+    'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read), refused; then requests and pages held now, and requests without an answer yet';
+
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
     strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages(), strata_lfc_state(),
-    strata_lfc_prewarm_counters() FROM PUBLIC;
+    strata_lfc_prewarm_counters(), strata_prefetch_counters() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),
     strata_working_set_size(interval), strata_lfc_counters(), strata_lfc_pages(), strata_lfc_state(),
-    strata_lfc_prewarm_counters() TO pg_monitor;
-GRANT SELECT ON strata_page_requests, strata_lfc_stats, strata_stat_file_cache, strata_lfc_prewarm_progress TO pg_monitor;
+    strata_lfc_prewarm_counters(), strata_prefetch_counters() TO pg_monitor;
+GRANT SELECT ON strata_stat_prefetch, strata_page_requests, strata_lfc_stats, strata_stat_file_cache, strata_lfc_prewarm_progress TO pg_monitor;

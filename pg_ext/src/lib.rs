@@ -13,6 +13,7 @@ mod guc;
 mod keeper;
 mod lfc;
 mod parent_death;
+mod prefetch;
 mod shmem;
 mod smgr;
 mod sql;

@@ -18,6 +18,7 @@ pub mod refusal;
 pub mod replay;
 pub mod scripts;
 pub mod session;
+pub mod slow_pages;
 pub mod standby;
 pub mod stock;
 pub mod suites;

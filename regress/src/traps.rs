@@ -75,7 +75,7 @@ const TOOLS: &str = "
          AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
 
 /// Who waits for a page, and what has been answered until now.
-pub const WAITING: &str = "SELECT string_agg(pid::text, ',') FILTER (WHERE wait_event = 'StrataPageRequest'),
+pub const WAITING: &str = "SELECT string_agg(pid::text, ',') FILTER (WHERE wait_event IN ('StrataPageRequest', 'StrataPrefetchedPage')),
     (SELECT sum(requests) FROM strata_page_requests) FROM pg_stat_activity";
 
 /// Every request waits for a moment. One that waits for the held log waits on and on while nothing is answered.

@@ -195,7 +195,7 @@ impl Connection {
     /// Everything submitted goes out as one batch.
     fn send_submitted(&self, slots: SlotTable<'_>) -> Result<(), String> {
         let mut requests = Vec::new();
-        slots.take_all(|ticket, request| requests.push(to_wire(ticket, request)));
+        slots.take_submitted(|ticket, request| requests.push(to_wire(ticket, request)));
         if requests.is_empty() {
             return Ok(());
         }
@@ -230,13 +230,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A ticket as the id of a request: 16 bits of slot, 48 of generation. Both are far from their limits.
+/// Bits of a request's id that are the ticket's generation; the others are its slot. Both are far from their limits: a server has
+/// fewer than 2^18 processes, and one slot would have to serve a million requests a second for half a year.
+const GENERATION_BITS: u32 = 44;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+
+/// A ticket as the id of a request.
 fn id_of(ticket: Ticket) -> u64 {
-    ((ticket.slot as u64) << 48) | (ticket.generation & ((1 << 48) - 1))
+    ((ticket.slot as u64) << GENERATION_BITS) | (ticket.generation & GENERATION_MASK)
 }
 
 fn ticket_of(id: u64) -> Ticket {
-    Ticket { slot: usize::try_from(id >> 48).expect("16 bits"), generation: id & ((1 << 48) - 1) }
+    let slot = usize::try_from(id >> GENERATION_BITS).expect("20 bits");
+    Ticket { slot, generation: id & GENERATION_MASK }
 }
 
 fn to_wire(ticket: Ticket, request: Request) -> page::PageRequest {
@@ -264,11 +270,11 @@ fn to_wire(ticket: Ticket, request: Request) -> page::PageRequest {
 /// Hands one answer to its owner. True: it has to be asked again.
 fn deliver(slots: SlotTable<'_>, delivery: &impl Delivery, response: page::PageResponse) -> bool {
     let ticket = ticket_of(response.id);
-    let Some(slot) = slots.0.get(ticket.slot) else { return false };
+    let Some(slot) = slots.get(ticket.slot) else { return false };
     if let Some(page_response::Kind::Error(error)) = &response.kind
         && error.kind() == page_error::Kind::Retryable
     {
-        slot.put_back(ticket.generation);
+        slots.put_back(ticket);
         return true;
     }
     if !slot.begin_delivery(ticket.generation) {

@@ -142,6 +142,7 @@ fn serve(listener: std::net::TcpListener, service: TestService) -> tokio::runtim
 
 struct Bench {
     slots: Vec<Slot>,
+    marks: Vec<AtomicU64>,
     bell: Notify,
     woken: Notify,
     pages: Mutex<Vec<(u64, u8)>>,
@@ -149,8 +150,12 @@ struct Bench {
 }
 
 impl Bench {
+    fn table(&self) -> SlotTable<'_> {
+        SlotTable::new(&self.slots, &self.marks)
+    }
+
     async fn ask(&self, slot: usize, ask: Ask, targets: &[u64]) -> Outcome {
-        self.slots[slot].submit(&Request { ask, not_modified_since: Lsn(7) }, targets);
+        self.table().submit(slot, &Request { ask, not_modified_since: Lsn(7) }, targets);
         self.bell.notify_one();
         loop {
             if let Some(outcome) = self.slots[slot].collect() {
@@ -206,6 +211,7 @@ impl Bench {
 async fn asks_retries_and_reconnects() {
     let bench = Bench {
         slots: (0..3).map(|_| Slot::default()).collect(),
+        marks: vec![AtomicU64::new(0)],
         bell: Notify::new(),
         woken: Notify::new(),
         pages: Mutex::default(),
@@ -219,7 +225,7 @@ async fn asks_retries_and_reconnects() {
     };
     let delivery = TestDelivery { pages: &bench.pages, woken: &bench.woken };
     let report = |event| bench.events.lock().expect("not poisoned").push(event);
-    let client = run(config, SlotTable(&bench.slots), TestDoorbell(&bench.bell), delivery, report);
+    let client = run(config, bench.table(), TestDoorbell(&bench.bell), delivery, report);
     tokio::select! {
         _ = client => unreachable!("the client never ends"),
         () = bench.story(listener) => {}
@@ -242,8 +248,10 @@ async fn a_beaten_server_is_told_and_gets_no_answer() {
     let pages = Mutex::default();
     let delivery = TestDelivery { pages: &pages, woken: &woken };
     let ask = Ask::Pages { rel: rel(), first: BlockNumber(0), count: 1 };
-    slots[0].submit(&Request { ask, not_modified_since: Lsn(7) }, &[1]);
-    let client = run(config, SlotTable(&slots), TestDoorbell(&bell), delivery, |_| {});
+    let marks = [AtomicU64::new(0)];
+    let table = SlotTable::new(&slots, &marks);
+    table.submit(0, &Request { ask, not_modified_since: Lsn(7) }, &[1]);
+    let client = run(config, table, TestDoorbell(&bell), delivery, |_| {});
     let ended = tokio::time::timeout(Duration::from_secs(30), client).await.expect("it ends by itself");
     assert_eq!(ended, Fenced("term 3 is over".to_owned()));
     assert_eq!(slots[0].collect(), None, "what waits is not answered");
@@ -253,6 +261,6 @@ async fn a_beaten_server_is_told_and_gets_no_answer() {
 
 #[test]
 fn tickets_round_trip() {
-    let ticket = Ticket { slot: 1234, generation: 0xabcd_1234_5678 };
+    let ticket = Ticket { slot: 1234, generation: 0xbcd_1234_5678 };
     assert_eq!(ticket_of(id_of(ticket)), ticket);
 }

@@ -2,7 +2,8 @@
 //!
 //! Pure parts, each a plain value that is told what happened and answers what to do: which relation is permanent
 //! (`class`), what an evicted page needs (`evict`), how old an answer may be (`last_written`), how large relations are
-//! (`rel_table`), how a backend and the communicator hand over a request (`slots`). One part does I/O: the page client
+//! (`rel_table`), how a backend and the communicator hand over a request (`slots`), what
+//! is asked for before it is read (`prefetch`). One part does I/O: the page client
 //! (`client`), which the communicator runs. `stock` stands apart: it reads an unpatched server's program and says whether its storage
 //! manager can be replaced. The state lives in shared memory that `pg_ext` lays out; everything here works on
 //! plain slices and atomics of it.
@@ -19,6 +20,7 @@ pub mod insert_lsn;
 pub mod interrupt;
 pub mod last_written;
 pub mod page;
+pub mod prefetch;
 pub mod quiet;
 pub mod rel_table;
 pub mod request_stats;

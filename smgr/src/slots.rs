@@ -1,4 +1,5 @@
-//! How a backend hands a request to the communicator and gets its answer: one slot per process, in shared memory.
+//! How a backend hands a request to the communicator and gets its answer: one slot per process, in shared memory, and more for
+//! pages that are asked for ahead (`prefetch`).
 //!
 //! The owner fills the slot and submits it; the communicator takes it, asks the pageserver, writes pages straight to where the
 //! owner wants them, and says so. The state word holds a generation and a phase:
@@ -150,6 +151,14 @@ impl Slot {
     /// Owner: what to sleep on, and its value before `collect` is tried.
     pub fn answers(&self) -> (&AtomicU32, u32) {
         (&self.answers, self.answers.load(Ordering::Acquire))
+    }
+
+    /// Whether a request waits for its answer, for statistics.
+    pub fn is_open(&self) -> bool {
+        matches!(
+            Phase::of(self.state.load(Ordering::Relaxed)),
+            Phase::Submitted | Phase::Taken | Phase::Writing
+        )
     }
 
     /// Owner: the outcome if there is one; the slot is idle then.
@@ -315,22 +324,73 @@ impl Slot {
     }
 }
 
-/// All slots, as the communicator sees them.
+/// All slots, and a bit for each that may hold a submitted request: the communicator looks at those only.
 #[derive(Clone, Copy)]
-pub struct SlotTable<'a>(pub &'a [Slot]);
+pub struct SlotTable<'a> {
+    slots: &'a [Slot],
+    marks: &'a [AtomicU64],
+}
 
-impl SlotTable<'_> {
-    /// Takes everything that is submitted.
-    pub fn take_all(&self, mut taken: impl FnMut(Ticket, Request)) {
-        for (slot, cell) in self.0.iter().enumerate() {
-            if let Some((generation, request)) = cell.take() {
-                taken(Ticket { slot, generation }, request);
+impl<'a> SlotTable<'a> {
+    /// Words of bits for so many slots.
+    pub const fn mark_words(slots: usize) -> usize {
+        slots.div_ceil(64)
+    }
+
+    /// # Panics
+    /// Unless there is a bit for each slot.
+    pub fn new(slots: &'a [Slot], marks: &'a [AtomicU64]) -> SlotTable<'a> {
+        assert_eq!(marks.len(), SlotTable::mark_words(slots.len()), "a bit for each slot");
+        SlotTable { slots, marks }
+    }
+
+    /// The slot with this number, if there is one.
+    pub fn get(&self, number: usize) -> Option<&'a Slot> {
+        self.slots.get(number)
+    }
+
+    /// Owner: hands over a request. The communicator has to be rung afterwards.
+    pub fn submit(&self, number: usize, request: &Request, targets: &[u64]) {
+        self.slots[number].submit(request, targets);
+        self.mark(number);
+    }
+
+    fn mark(&self, number: usize) {
+        self.marks[number / 64].fetch_or(1 << (number % 64), Ordering::Release);
+    }
+
+    /// Communicator: takes everything that was submitted since it last did.
+    pub fn take_submitted(&self, mut taken: impl FnMut(Ticket, Request)) {
+        for (index, cell) in self.marks.iter().enumerate() {
+            if cell.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = cell.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                let slot = index * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if let Some((generation, request)) = self.slots.get(slot).and_then(Slot::take) {
+                    taken(Ticket { slot, generation }, request);
+                }
             }
         }
     }
 
+    /// Communicator: asks again later.
+    pub fn put_back(&self, ticket: Ticket) {
+        if let Some(slot) = self.slots.get(ticket.slot) {
+            slot.put_back(ticket.generation);
+            self.mark(ticket.slot);
+        }
+    }
+
+    /// A communicator that starts, or connects: everything that is open is asked again. A mark may be lost with a predecessor, so all
+    /// slots are looked at.
     pub fn recover_all(&self) {
-        self.0.iter().for_each(Slot::recover);
+        for (number, slot) in self.slots.iter().enumerate() {
+            slot.recover();
+            self.mark(number);
+        }
     }
 }
 

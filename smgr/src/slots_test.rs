@@ -74,11 +74,39 @@ fn a_new_communicator_asks_again() {
     let (_, _) = slots[0].take().expect("submitted");
     let (generation, _) = slots[1].take().expect("submitted");
     assert!(slots[1].begin_delivery(generation));
-    let table = SlotTable(&slots);
+    // What the predecessor had taken has no mark any more.
+    let marks = [AtomicU64::new(0)];
+    let table = SlotTable::new(&slots, &marks);
     table.recover_all();
     let mut taken = 0;
-    table.take_all(|_, _| taken += 1);
+    table.take_submitted(|_, _| taken += 1);
     assert_eq!(taken, 3);
+}
+
+/// The communicator looks at marked slots only, so a request without a mark would wait for ever.
+#[test]
+fn what_is_submitted_or_put_back_is_found() {
+    let slots: Vec<Slot> = (0..200).map(|_| Slot::default()).collect();
+    let marks: Vec<AtomicU64> = (0..SlotTable::mark_words(200)).map(|_| AtomicU64::new(0)).collect();
+    let table = SlotTable::new(&slots, &marks);
+    let found = || {
+        let mut found = Vec::new();
+        table.take_submitted(|ticket, _| found.push(ticket));
+        found
+    };
+    assert!(found().is_empty());
+    for number in [0, 63, 64, 199] {
+        table.submit(number, &pages(number as u32, 1), &[1]);
+    }
+    let taken = found();
+    assert_eq!(taken.iter().map(|ticket| ticket.slot).collect::<Vec<_>>(), [0, 63, 64, 199]);
+    assert!(found().is_empty(), "taken once");
+    table.put_back(taken[3]);
+    assert_eq!(found(), [taken[3]]);
+    // An abandoned one is marked, and is not there.
+    table.put_back(taken[1]);
+    assert!(slots[63].abandon());
+    assert!(found().is_empty());
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -102,6 +102,12 @@ pub fn read(rel: RelFork, block: BlockNumber, needed: Lsn, page: &mut PageBytes)
     }
 }
 
+/// Whether `read` would answer, as far as can be told without reading.
+pub fn has(rel: RelFork, block: BlockNumber, needed: Lsn) -> bool {
+    let name = PageName { rel, block };
+    is_on() && memory::shared(memory::partition_of(name), |partition| partition.has(name, needed))
+}
+
 /// Keeps a page whose content reflects the log up to `as_of` at least, and is the newest there is.
 pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
     if !is_on() || settings::limit_mib() == 0 {

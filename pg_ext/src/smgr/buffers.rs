@@ -38,6 +38,11 @@ pub fn permanence_of(rel: RelFork, block: BlockNumber) -> Option<bool> {
     look_up(rel, block, |index| state_word(index) & BM_PERMANENT != 0)
 }
 
+/// Whether a page is in shared buffers with valid content. One that is being read, or is going to be, is not.
+pub fn has(rel: RelFork, block: BlockNumber) -> bool {
+    look_up(rel, block, |index| state_word(index) & BM_VALID != 0).unwrap_or(false)
+}
+
 /// LSN of a page that is in shared buffers with valid content.
 pub fn lsn_in_buffer(rel: RelFork, block: BlockNumber) -> Option<Lsn> {
     look_up(rel, block, |index| {

@@ -15,6 +15,7 @@ use super::ffi::{self, FSmgr, RawFork};
 use super::pages::{self, Kind};
 use super::settings::{Mode, mode};
 use super::{shadow, sizes, spill, state};
+use crate::prefetch as ahead;
 
 pub static TABLE: FSmgr = FSmgr {
     smgr_init: None,
@@ -138,13 +139,13 @@ unsafe extern "C-unwind" fn prefetch(
 ) -> bool {
     // SAFETY: as called by the server.
     unsafe {
-        let tag = ffi::tag_of((*reln).smgr_rlocator.locator);
-        match state::entry(tag) {
-            Some(entry) if uses_files(entry.class, ffi::fork_of(fork)) => {
-                ffi::mdprefetch(reln, fork, block, count)
-            }
-            _ => true,
+        let rel = ffi::rel_fork(reln, fork);
+        let entry = state::entry(rel.rel);
+        if entry.is_some_and(|entry| uses_files(entry.class, rel.fork)) {
+            return ffi::mdprefetch(reln, fork, block, count);
         }
+        ahead::advise(rel, entry.as_ref(), BlockNumber(block), u32::try_from(count).unwrap_or(0));
+        true
     }
 }
 

@@ -84,6 +84,10 @@ unsafe fn relation_created(object: Oid) {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     use pg_sys::XactEvent::*;
+    let over = [XACT_EVENT_COMMIT, XACT_EVENT_ABORT, XACT_EVENT_PREPARE];
+    if over.contains(&event) || [XACT_EVENT_PARALLEL_COMMIT, XACT_EVENT_PARALLEL_ABORT].contains(&event) {
+        crate::prefetch::end_of_transaction();
+    }
     match event {
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => before_commit(),
         XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => classify::end_of_transaction(End::Commit),

@@ -69,6 +69,7 @@ pub fn init() {
             pgrx::error!("remote storage cannot be used: {problem}");
         }
         crate::communicator::register();
+        crate::prefetch::settings::raise_advice();
     }
     crate::keeper::register();
     settings::set_mode(wanted);
@@ -124,7 +125,12 @@ fn last_checkpoint() -> Lsn {
 
 /// Bytes of shared memory; from `shmem_request_hook`.
 pub fn on_shmem_request() -> usize {
-    if settings::mode() == Mode::Local { 0 } else { state::request() }
+    match settings::mode() {
+        Mode::Local => 0,
+        Mode::Compare => state::request(),
+        // The two areas begin on cache lines.
+        Mode::Remote => state::request().next_multiple_of(128) + crate::prefetch::memory::request(),
+    }
 }
 
 /// From `shmem_startup_hook`, with AddinShmemInitLock held.
@@ -138,6 +144,9 @@ pub fn on_shmem_startup() {
         );
     }
     state::attach();
+    if settings::mode() == Mode::Remote {
+        crate::prefetch::memory::attach();
+    }
     running::attach();
     // SAFETY: a plain variable of the server.
     if !unsafe { pg_sys::IsUnderPostmaster } {

@@ -1,6 +1,7 @@
 //! Reading and writing pages: spill store, pageserver, local files; and what a written page needs (D6, D7).
 
 use std::ffi::c_void;
+use std::ops::Range;
 
 use pgrx::pg_sys::SMgrRelation;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -13,7 +14,7 @@ use strata_smgr::{Class, ForkSize, RelEntry};
 
 use super::classify::{self, Seen};
 use super::settings::{Mode, mode};
-use crate::{lfc, working_set};
+use crate::{lfc, prefetch, working_set};
 
 use super::{buffers, ffi, log_position, remote, running, shadow, spill, state};
 
@@ -48,7 +49,9 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
         // SAFETY: as above. V5: a read past the end of a map gives zeros.
         unsafe { std::ptr::write_bytes(target.cast::<u8>(), 0, BLOCK_BYTES) };
     }
-    let mut run = 0..0;
+    let stream = prefetch::read_ahead(rel, entry.as_ref(), first, inside);
+    let mut waited = false;
+    let mut missing: Vec<Range<usize>> = Vec::new();
     for index in 0..inside {
         let block = BlockNumber(first.0 + index as u32);
         // SAFETY: as above; nobody else touches a page that is being read.
@@ -58,23 +61,64 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
         } else if spill::read(entry.as_ref(), rel, block, page) {
             compare_spilled(reln, rel, block, page);
             shadow::check_spilled(rel, block, page);
+        } else if let Some(used) = take_prefetched(rel, block, targets[index], page) {
+            waited |= used.waited;
         } else if mode() == Mode::Remote
             && lfc::read(rel, block, state::last_written().page(rel, block), page)
         {
             compare_cached(rel, block, page);
         } else {
-            if run.end != index || run.is_empty() {
-                read_run(reln, rel, first, &targets[run.clone()], run.start);
-                run = index..index;
-            }
-            run.end = index + 1;
-            if run.len() == PAGES_MAX {
-                read_run(reln, rel, first, &targets[run.clone()], run.start);
-                run = index + 1..index + 1;
+            match missing.last_mut() {
+                Some(run) if run.end == index && run.len() < PAGES_MAX => run.end = index + 1,
+                _ => missing.push(index..index + 1),
             }
         }
     }
-    read_run(reln, rel, first, &targets[run.clone()], run.start);
+    if waited {
+        prefetch::waited(stream);
+    }
+    read_missing(reln, rel, entry.as_ref(), first, targets, &missing);
+}
+
+/// Reads runs of pages that nothing here has, all of them at once as far as prefetch has room.
+fn read_missing(
+    reln: SMgrRelation,
+    rel: RelFork,
+    entry: Option<&RelEntry>,
+    first: BlockNumber,
+    targets: &[*mut c_void],
+    missing: &[Range<usize>],
+) {
+    let blocks_of = |run: &Range<usize>| first.0 + run.start as u32..first.0 + run.end as u32;
+    prefetch::ask_beside(rel, entry, missing.iter().skip(1).map(blocks_of));
+    for run in missing {
+        let mut begin = run.start;
+        for index in run.clone() {
+            let block = BlockNumber(first.0 + index as u32);
+            // SAFETY: the caller's page, which nobody else touches while it is being read.
+            let page = unsafe { &mut *targets[index].cast::<PageBytes>() };
+            if take_prefetched(rel, block, targets[index], page).is_some() {
+                read_run(reln, rel, first, &targets[begin..index], begin);
+                begin = index + 1;
+            }
+        }
+        read_run(reln, rel, first, &targets[begin..run.end], begin);
+    }
+}
+
+/// A page that was asked for ahead: as good as one that is asked for now, and treated as one.
+fn take_prefetched(
+    rel: RelFork,
+    block: BlockNumber,
+    target: *const c_void,
+    page: &mut PageBytes,
+) -> Option<prefetch::Used> {
+    let used = prefetch::take(rel, block, page)?;
+    if buffers::index_of(target).is_some() {
+        shadow::check_remote(rel, block, page);
+        lfc::keep(rel, block, used.as_of, page);
+    }
+    Some(used)
 }
 
 fn blocks(first: BlockNumber) -> impl Iterator<Item = BlockNumber> {
@@ -119,7 +163,7 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
         return;
     }
     // P9: private memory is not mapped in the communicator; one page at a time through this process's bounce page.
-    let (_, bounce) = state::my_slot();
+    let bounce = state::bounce_page();
     for (block, target) in blocks(first).zip(targets) {
         remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
         // SAFETY: the bounce page is this process's, the target the caller's.

@@ -15,6 +15,7 @@ use strata_smgr::interrupt::{Interrupt, State};
 use strata_smgr::slots::{Ask, Outcome, Request, Slot};
 
 use super::{log_position, settings, state};
+use crate::prefetch;
 
 /// A sleep ends at a signal; this bounds the one that came between the look at the flags and the sleep.
 const SLEEP_MS: i64 = 50;
@@ -39,16 +40,20 @@ pub fn ask_unless(stop: fn() -> bool, ask: Ask, not_modified_since: Lsn) -> Opti
 
 fn submit_and_wait(request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
     log_position::flush_to(request.not_modified_since);
-    let (slot, _) = state::my_slot();
-    give_up(slot);
+    let number = state::my_slot();
+    give_up(slot(number));
     let begun = Instant::now();
-    slot.submit(request, targets);
+    state::slots().submit(number, request, targets);
     ring();
-    let outcome = wait(slot, request, targets, stop)?;
+    let outcome = wait(number, request, targets, stop)?;
     let blocks = if let Ask::Pages { count, .. } = request.ask { count } else { 0 };
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     state::stats()[request.ask.kind()].record(blocks, micros, matches!(outcome, Outcome::Refused(_)));
     Some(outcome)
+}
+
+fn slot(number: usize) -> &'static Slot {
+    state::slots().get(number).expect("every process has a slot")
 }
 
 fn refused(request: &Request, why: &str) -> ! {
@@ -71,14 +76,15 @@ fn refused(request: &Request, why: &str) -> ! {
 }
 
 /// Wakes the communicator.
-fn ring() {
+pub fn ring() {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight bytes to an eventfd. It fails only when the counter is full, and then the communicator is awake.
     unsafe { libc::write(state::doorbell(), one.as_ptr().cast(), one.len()) };
 }
 
-fn wait(slot: &Slot, request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
-    let _event = WaitEvent::begin();
+fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
+    let _event = WaitEvent::begin(&state::WAIT_EVENT);
+    let slot = slot(number);
     loop {
         let (word, seen) = slot.answers();
         if let Some(outcome) = slot.collect() {
@@ -94,10 +100,17 @@ fn wait(slot: &Slot, request: &Request, targets: &[u64], stop: fn() -> bool) -> 
             give_up(slot);
             raise(interrupt);
             // Not raised after all (a cancel that nobody waits for any more), and it does not pend any longer: ask again.
-            slot.submit(request, targets);
+            state::slots().submit(number, request, targets);
             ring();
         }
     }
+}
+
+/// Sleeps until the word changes, or for a moment. Cancel and terminate work, and leave the request as it is: it is the transaction's.
+pub fn sleep_until_prefetched(word: &AtomicU32, seen: u32) {
+    let _event = WaitEvent::begin(&prefetch::memory::WAIT_EVENT);
+    sleep_on(word, seen);
+    raise(interrupts().decide());
 }
 
 /// Leaves the slot idle. An answer that is being written just now is waited for: it goes into memory that is still ours (P7).
@@ -174,9 +187,9 @@ fn raise(interrupt: Interrupt) {
 struct WaitEvent;
 
 impl WaitEvent {
-    fn begin() -> WaitEvent {
+    fn begin(event: &AtomicU32) -> WaitEvent {
         // SAFETY: the variable points at this process's entry, or at a local one before there is any (wait_event.c).
-        unsafe { *pg_sys::my_wait_event_info = state::WAIT_EVENT.load(Ordering::Relaxed) };
+        unsafe { *pg_sys::my_wait_event_info = event.load(Ordering::Relaxed) };
         WaitEvent
     }
 }

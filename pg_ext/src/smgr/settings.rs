@@ -46,6 +46,7 @@ pub fn entry() -> Entry {
 
 pub fn register() {
     crate::lfc::settings::register();
+    crate::prefetch::settings::register();
     GucRegistry::define_bool_guc(
         c"strata.compare_local",
         c"Keeps local copies of pages and checks every answer of the storage manager against them (test aid).",

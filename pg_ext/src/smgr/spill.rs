@@ -43,6 +43,15 @@ pub fn read(
     })
 }
 
+/// Whether `read` would answer.
+pub fn has(entry: Option<&RelEntry>, rel: RelFork, block: BlockNumber) -> bool {
+    has_any(entry, rel.fork)
+        && state::with_spill(rel, LockMode::Shared, |generation| {
+            has_any(state::entry(rel.rel).as_ref(), rel.fork)
+                && files::open(rel, generation.now()).mark(block) != Mark::Absent
+        })
+}
+
 /// Keeps a page.
 pub fn write(rel: RelFork, block: BlockNumber, page: &[u8; BLOCK_BYTES], only_copy: bool) {
     state::with_spill(rel, LockMode::Exclusive, |generation| {

@@ -56,6 +56,9 @@ pub struct Keeper {
 struct Layout {
     relations: usize,
     cells: usize,
+    /// Processes, each with a slot and a bounce page.
+    processes: usize,
+    /// Slots of the processes, then those for what is asked for ahead.
     slots: usize,
 }
 
@@ -71,22 +74,26 @@ impl Layout {
     fn measure() -> Layout {
         // SAFETY: set before shared memory is sized (postinit.c, InitializeMaxBackends).
         let backends = usize::try_from(unsafe { pg_sys::MaxBackends }).unwrap_or(0);
+        let processes = backends + AUXILIARY_PROCESSES;
         Layout {
             relations: settings::relation_slots() / PARTITIONS,
             cells: settings::last_written_cells(),
-            slots: backends + AUXILIARY_PROCESSES,
+            processes,
+            slots: processes + crate::prefetch::memory::slots(),
         }
     }
 
     /// Offsets of the parts after `Fixed`, each on a cache line, and the whole size.
-    fn offsets(&self) -> [usize; 5] {
+    fn offsets(&self) -> [usize; 6] {
         let line = |bytes: usize| bytes.next_multiple_of(128);
         let relations = line(size_of::<Fixed>());
         let cells = relations + line(self.relations * PARTITIONS * size_of::<RelEntry>());
         let slots = cells + line(self.cells * size_of::<AtomicU64>());
-        let bounce = slots + line(self.slots * size_of::<Slot>());
+        let marks = slots + line(self.slots * size_of::<Slot>());
+        let bounce = marks + line(SlotTable::mark_words(self.slots) * size_of::<AtomicU64>());
         // Pages are copied in whole; aligned as the server aligns its own (PG_IO_ALIGN_SIZE).
-        [relations, cells, slots, bounce.next_multiple_of(4096), bounce + 4096 + self.slots * BLOCK]
+        let bounce = bounce.next_multiple_of(4096);
+        [relations, cells, slots, marks, bounce, bounce + self.processes * BLOCK]
     }
 }
 
@@ -105,7 +112,7 @@ pub fn request() -> usize {
         pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32);
         pg_sys::RequestNamedLWLockTranche(SPILL_TRANCHE.as_ptr(), SPILL_LOCKS as i32);
     }
-    LAYOUT.get_or_init(Layout::measure).offsets()[4] + 4096
+    LAYOUT.get_or_init(Layout::measure).offsets()[5] + 4096
 }
 
 /// Lays the memory out. Call from `shmem_startup_hook` with AddinShmemInitLock held.
@@ -115,9 +122,9 @@ pub fn attach() {
     let mut found = false;
     // SAFETY: the size was requested; zeroes are valid for all parts but the relation table, whose cells are written one by one.
     unsafe {
-        let base = pg_sys::ShmemInitStruct(c"strata storage".as_ptr(), offsets[4], &mut found);
+        let base = pg_sys::ShmemInitStruct(c"strata storage".as_ptr(), offsets[5], &mut found);
         if !found {
-            std::ptr::write_bytes(base.cast::<u8>(), 0, offsets[4]);
+            std::ptr::write_bytes(base.cast::<u8>(), 0, offsets[5]);
             let cells = base.byte_add(offsets[0]).cast::<RelEntry>();
             for index in 0..layout.relations * PARTITIONS {
                 cells.add(index).write(RelEntry::FREE);
@@ -176,16 +183,30 @@ pub fn keeper() -> &'static Keeper {
 
 pub fn slots() -> SlotTable<'static> {
     let layout = Layout::now();
-    // SAFETY: zeroed by `attach`, which is a slot's first state; all fields are atomics.
-    SlotTable(unsafe { std::slice::from_raw_parts(part::<Slot>(layout.offsets()[2]), layout.slots) })
+    let offsets = layout.offsets();
+    // SAFETY: zeroed by `attach`, which is the first state of slots and marks; all fields are atomics.
+    unsafe {
+        let slots = std::slice::from_raw_parts(part::<Slot>(offsets[2]), layout.slots);
+        let words = SlotTable::mark_words(layout.slots);
+        SlotTable::new(slots, std::slice::from_raw_parts(part::<AtomicU64>(offsets[3]), words))
+    }
 }
 
-/// This process's slot and its bounce page.
-pub fn my_slot() -> (&'static Slot, *mut u8) {
+/// The number of this process's slot.
+pub fn my_slot() -> usize {
     // SAFETY: set when the process took its entry.
-    let number =
-        usize::try_from(unsafe { pg_sys::MyProcNumber }).expect("a process that reads pages has an entry");
-    (&slots().0[number], part::<u8>(Layout::now().offsets()[3] + number * BLOCK))
+    let number = unsafe { pg_sys::MyProcNumber };
+    usize::try_from(number).expect("a process that reads pages has an entry")
+}
+
+/// The number of a slot of prefetch's pool.
+pub fn prefetch_slot(number: usize) -> usize {
+    Layout::now().processes + number
+}
+
+/// A page in shared memory that is this process's.
+pub fn bounce_page() -> *mut u8 {
+    part::<u8>(Layout::now().offsets()[4] + my_slot() * BLOCK)
 }
 
 pub fn doorbell() -> i32 {

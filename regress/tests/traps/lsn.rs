@@ -5,7 +5,7 @@ use strata_common::{Guard, Lsn};
 use strata_regress::session::Session;
 use strata_regress::sound;
 use strata_regress::traps::{Ground, OrHarm, WAITING, show, show_double};
-use strata_regress::whole::Compute;
+use strata_regress::whole::{Compute, wait_until};
 
 /// The log ends at a segment's end, and the insert pointer is behind the next segment's header: nothing ends there.
 #[test]
@@ -201,6 +201,31 @@ fn l8_an_answer_waits_for_its_log() -> Result<()> {
         let seen =
             ground.sql_while_held(&compute, held, "SELECT count(*), min(v), max(v) FROM t").or_harm()?;
         sound!(seen == "50|new|new", "the table shows {seen}");
+        Ok(())
+    })
+}
+
+/// A session asks for a page ahead; before it reads the page, another changes it, and it leaves shared buffers.
+#[test]
+fn l3_a_page_that_changed_is_not_read_as_it_was_asked_for() -> Result<()> {
+    show(Guard::PrefetchRecheck, |ground| {
+        let compute = ground.compute(&[])?;
+        ground.sql(
+            &compute,
+            "CREATE EXTENSION pg_prewarm; CREATE TABLE t AS SELECT 'old' AS v FROM generate_series(1, 10)",
+        )?;
+        let mut reader = Session::open(&compute)?;
+        ensure!(reader.sql("SELECT DISTINCT v FROM t")? == "old", "other rows");
+        ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0", "a page stays in shared buffers");
+        reader.sql("BEGIN; SELECT pg_prewarm('t', 'prefetch')")?;
+        let held = "SELECT unanswered, held_pages FROM strata_stat_prefetch";
+        wait_until("the page is there", || Ok(ground.sql(&compute, held)? == "0|1"))?;
+        ground.sql(&compute, "UPDATE t SET v = 'new'")?;
+        ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0", "a page stays in shared buffers");
+        let rows = reader.sql("SELECT string_agg(DISTINCT v, ',') FROM t").or_harm()?;
+        sound!(rows == "new", "a committed update is gone: rows are '{rows}'");
+        let expired = ground.sql(&compute, "SELECT expired FROM strata_stat_prefetch")?;
+        ensure!(expired != "0", "the page was not asked for ahead: the test shows nothing");
         Ok(())
     })
 }

@@ -36,7 +36,7 @@ fn w4_the_log_is_flushed_before_a_page_of_it_is_asked_for() -> Result<()> {
                 &format!("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM t%' AND ({condition})"),
             )
         };
-        let for_ever = "wait_event = 'StrataPageRequest' AND (SELECT max(strata_last_written_lsn('i', 'main', block)) FROM generate_series(0, 3) AS block)
+        let for_ever = "wait_event IN ('StrataPageRequest', 'StrataPrefetchedPage') AND (SELECT max(strata_last_written_lsn('i', 'main', block)) FROM generate_series(0, 3) AS block)
             > (SELECT flush_lsn FROM strata_lsns())";
         let mut waits_for_ever = false;
         wait_until("the reader has its row or waits for ever", || {
