@@ -177,6 +177,16 @@ fn scans_advice_and_samples_are_asked_for_ahead() -> Result<()> {
     Ok(())
 }
 
+/// CREATE DATABASE copies in the middle of a command that watches the process's exit, too.
+#[test]
+fn a_database_is_copied_ahead() -> Result<()> {
+    let server = Server::with(&[])?;
+    let before = server.stat("used")?;
+    server.sql("CREATE DATABASE copied TEMPLATE template0 STRATEGY wal_log")?;
+    ensure!(server.stat("used")? > before, "nothing was asked for ahead: the test shows nothing");
+    server.nothing_is_held()
+}
+
 /// Memory for no page at all, and for fewer than one scan wants.
 #[test]
 fn without_memory_and_with_little() -> Result<()> {

@@ -277,8 +277,9 @@ pub fn end_of_transaction() {
 
 fn watch_exit() {
     if !EXIT_IS_WATCHED.replace(true) {
+        // Not among those "before": a command such as CREATE DATABASE takes its own one off that list and insists that it is the last.
         // SAFETY: the function stays where it is.
-        unsafe { pg_sys::before_shmem_exit(Some(on_exit), pg_sys::Datum::from(0)) };
+        unsafe { pg_sys::on_shmem_exit(Some(on_exit), pg_sys::Datum::from(0)) };
     }
 }
 
