@@ -154,11 +154,6 @@ impl<'a> Partition<'a> {
         (self.used() < self.limit()).then(|| self.reserve()).flatten()
     }
 
-    /// Whether the page is there, at least as new as `needed`; that is no use of it. Shared lock.
-    pub fn has(&self, name: PageName, needed: Lsn) -> bool {
-        self.lookup(name).is_some_and(|place| self.entry(place).as_of() >= needed)
-    }
-
     /// The place holds the page as of `as_of` now. Whether it is kept: one that is already there and newer stays. Exclusive lock.
     pub fn publish(&self, place: Place, name: PageName, as_of: Lsn, checksum: u32) -> bool {
         let entry = self.entry(place.0);

@@ -52,16 +52,16 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
     let stream = prefetch::read_ahead(rel, entry.as_ref(), first, inside);
     let mut waited = false;
     let mut missing: Vec<Range<usize>> = Vec::new();
-    for index in 0..inside {
+    for (index, &target) in targets.iter().enumerate().take(inside) {
         let block = BlockNumber(first.0 + index as u32);
         // SAFETY: as above; nobody else touches a page that is being read.
-        let page = unsafe { &mut *targets[index].cast::<PageBytes>() };
+        let page = unsafe { &mut *target.cast::<PageBytes>() };
         if class == Class::Undecided {
             page.fill(0);
         } else if spill::read(entry.as_ref(), rel, block, page) {
             compare_spilled(reln, rel, block, page);
             shadow::check_spilled(rel, block, page);
-        } else if let Some(used) = take_prefetched(rel, block, targets[index], page) {
+        } else if let Some(used) = take_prefetched(rel, block, target, page) {
             waited |= used.waited;
         } else if mode() == Mode::Remote
             && lfc::read(rel, block, state::last_written().page(rel, block), page)
