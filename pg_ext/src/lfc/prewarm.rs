@@ -142,7 +142,7 @@ fn fetch(page: &KeptPage, sizes: &mut HashMap<RelFork, Option<u32>>) -> Fetched 
     if !room || !super::is_on() || !is_inside(rel, block, sizes) {
         return Fetched::Skipped;
     }
-    let (_, bounce) = state::my_slot();
+    let bounce = state::bounce_page();
     remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
     // SAFETY: this process's bounce page; nobody else writes to it when there is an answer.
     let content: &PageBytes = unsafe { &*bounce.cast::<PageBytes>() };

@@ -174,7 +174,7 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
 /// With `strata.compare_local`: what the cache gave is what was written or read before, or else what the pageserver has.
 fn compare_cached(rel: RelFork, block: BlockNumber, page: &PageBytes) {
     if !shadow::knows(rel, block) {
-        let (_, bounce) = state::my_slot();
+        let bounce = state::bounce_page();
         let needed = state::last_written().page(rel, block);
         remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
         // SAFETY: the bounce page is this process's.
