@@ -10,7 +10,7 @@ strata_daemon::daemon_config! {
         /// Generation of this process's attachments; must grow from start to start.
         generation: u32, Integer;
         /// Materialised pages kept in memory, MiB.
-        page_cache_mib: u64, Integer = "128";
+        page_cache_mib: u64, Integer = "512";
         /// Blocks of layer files kept in memory, MiB.
         block_cache_mib: u64, Integer = "128";
         /// Log values in memory before a layer is written, MiB per timeline.

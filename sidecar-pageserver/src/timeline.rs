@@ -311,13 +311,23 @@ impl<S: Store> Timeline<S> {
             return Ok(zero_page());
         }
         let key = keyspace::rel_block(rel, block);
-        let known = self.cache.get(self.slot, key, lsn);
-        let known = known.map(|cached| VersionedPage { lsn: cached.lsn, page: cached.page });
-        let cached_lsn = known.as_ref().map(|known| known.lsn);
-        let found = self.view(lsn).versioned_page(rel, block, known).await?;
-        if cached_lsn.is_none_or(|cached| cached < found.lsn) {
-            self.cache.put(self.slot, key, CachedPage { lsn: found.lsn, page: found.page.clone() });
+        let cached = self.cache.get(self.slot, key, lsn);
+        if let Some(cached) = &cached
+            && cached.as_of == lsn
+        {
+            return Ok(cached.page.clone());
         }
+        let known = cached.as_ref().map(|c| VersionedPage { lsn: c.as_of, page: c.page.clone() });
+        let mut found = self.view(lsn).versioned_page(rel, block, known).await?;
+        if let Some(cached) = cached.filter(|cached| cached.as_of == found.lsn) {
+            // Nothing came after: still the version of then.
+            found.lsn = cached.lsn;
+        }
+        self.cache.put(self.slot, key, CachedPage { lsn: found.lsn, as_of: lsn, page: found.page.clone() });
         Ok(found.page)
     }
 }
+
+#[cfg(test)]
+#[path = "timeline_test.rs"]
+mod tests;

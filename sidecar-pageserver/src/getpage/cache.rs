@@ -1,8 +1,8 @@
 //! Materialised pages, bounded in bytes: the newest version of a page that somebody asked for.
 //!
-//! An entry is a starting point, not an answer: it says "this is the page as of `lsn`", and the reader still asks storage
-//! for changes after that. So nothing has to be invalidated by ingest, and a stale entry costs a few redo steps, never a
-//! wrong page. Replacement is second chance (one reference bit and a hand that goes round), in independent parts so that
+//! An entry is a starting point, not an answer: it says "this is the page from `lsn` to `as_of`", and the reader still asks
+//! storage for changes after that. So nothing has to be invalidated by ingest, and a stale entry costs a few redo steps, never
+//! a wrong page. Replacement is second chance (one reference bit and a hand that goes round), in independent parts so that
 //! connections on different threads rarely meet.
 
 use std::collections::HashMap;
@@ -16,10 +16,11 @@ use crate::core::key::Key;
 
 const PARTS: usize = 16;
 
-/// One page version: the page as of `lsn`, the end of the last record that changed it.
+/// One page version: the page as of `lsn`, the end of the last record that changed it, and as of every later LSN up to `as_of`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedPage {
     pub lsn: Lsn,
+    pub as_of: Lsn,
     pub page: Bytes,
 }
 
@@ -65,7 +66,7 @@ impl PageCache {
         self.parts[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The page as of some LSN at or below `at_most`, if it is here.
+    /// The page as of some LSN at or below `at_most`, if it is here; `as_of` is not above `at_most`.
     pub fn get(&self, timeline: TimelineSlot, key: Key, at_most: Lsn) -> Option<CachedPage> {
         let key = (timeline, key);
         let mut part = self.part(&key);
@@ -73,11 +74,11 @@ impl PageCache {
         let slot = &mut part.slots[at];
         (slot.value.lsn <= at_most).then(|| {
             slot.referenced = true;
-            slot.value.clone()
+            CachedPage { as_of: slot.value.as_of.min(at_most), ..slot.value.clone() }
         })
     }
 
-    /// Keeps the newer of what is here and `value`.
+    /// Keeps the newer of what is here and `value`; of the same version, that which is known to last longer.
     pub fn put(&self, timeline: TimelineSlot, key: Key, value: CachedPage) {
         if self.slots_per_part == 0 {
             return;
@@ -86,7 +87,7 @@ impl PageCache {
         let mut part = self.part(&key);
         if let Some(&at) = part.index.get(&key) {
             let slot = &mut part.slots[at];
-            if slot.value.lsn < value.lsn {
+            if (slot.value.lsn, slot.value.as_of) < (value.lsn, value.as_of) {
                 slot.value = value;
             }
             slot.referenced = true;
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn page(lsn: u64) -> CachedPage {
-        CachedPage { lsn: Lsn(lsn), page: Bytes::from(lsn.to_le_bytes().to_vec()) }
+        CachedPage { lsn: Lsn(lsn), as_of: Lsn(lsn), page: Bytes::from(lsn.to_le_bytes().to_vec()) }
     }
 
     #[test]
@@ -155,6 +156,21 @@ mod tests {
         assert_eq!(cache.get(t, key(1), Lsn(20)), Some(page(20)));
         assert_eq!(cache.get(t, key(1), Lsn(19)), None);
         assert_eq!(cache.get(TimelineSlot(1), key(1), Lsn(30)), None);
+    }
+
+    #[test]
+    fn a_version_is_known_to_last_as_long_as_it_was_seen_to() {
+        let cache = PageCache::new(1 << 20);
+        let t = TimelineSlot(0);
+        let seen = |as_of| CachedPage { as_of: Lsn(as_of), ..page(20) };
+        cache.put(t, key(1), seen(50));
+        cache.put(t, key(1), seen(40));
+        assert_eq!(cache.get(t, key(1), Lsn(60)), Some(seen(50)));
+        assert_eq!(cache.get(t, key(1), Lsn(30)), Some(seen(30)), "nothing is said of later");
+        cache.put(t, key(1), page(45));
+        assert_eq!(cache.get(t, key(1), Lsn(60)), Some(page(45)), "a later version ends it");
+        cache.put(t, key(1), seen(44));
+        assert_eq!(cache.get(t, key(1), Lsn(60)), Some(page(45)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use strata_common::{Guard, Lsn, Term};
 use strata_proto::convert::tenant_timeline;
 use strata_proto::page::page_request::Kind;
+use strata_proto::page::page_response::Kind as Answer;
 use strata_proto::page::page_service_server::PageService;
 use strata_proto::page::{
     BaseBackupChunk, BaseBackupRequest, Open, PageRequest, PageRequests, PageResponse, PageResponses,
@@ -36,6 +37,10 @@ const UNDER_WAY_MAX: usize = 1024;
 
 /// Answers that one message carries; 32 pages each at most must fit into a message.
 const ANSWERS_PER_MESSAGE_MAX: usize = 32;
+
+/// A message that carries so many bytes takes no further answer. Larger ones leave the processors' caches on every copy that they go
+/// through, and their buffers come from the system and go back to it each time.
+const MESSAGE_BYTES_ENOUGH: usize = 96 << 10;
 
 /// Messages that wait for a slow client.
 const MESSAGES_QUEUED_MAX: usize = 8;
@@ -231,12 +236,13 @@ impl<S: Store> Exchange<'_, S> {
         F: Future<Output = PageResponse>,
     {
         loop {
-            let mut ready = Vec::new();
-            while ready.len() < ANSWERS_PER_MESSAGE_MAX {
-                match under_way.next().now_or_never() {
-                    Some(Some(answer)) => ready.push(answer),
-                    _ => break,
+            let (mut ready, mut bytes) = (Vec::new(), 0);
+            while ready.len() < ANSWERS_PER_MESSAGE_MAX && bytes < MESSAGE_BYTES_ENOUGH {
+                let Some(Some(answer)) = under_way.next().now_or_never() else { break };
+                if let Some(Answer::Pages(pages)) = &answer.kind {
+                    bytes += pages.len();
                 }
+                ready.push(answer);
             }
             if ready.is_empty() {
                 return Ok(());

@@ -116,3 +116,27 @@ async fn no_answer_is_from_before_the_start() {
     advance(&timeline, START + 8);
     assert_eq!(stream.answered().await, [1]);
 }
+
+#[tokio::test]
+async fn a_message_carries_no_more_than_stays_in_the_processors_caches() {
+    let timeline = timeline();
+    let mut stream = open(&timeline, Term(1), START);
+    let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+    let kind = page_request::Kind::GetPages(strata_proto::page::GetPages {
+        rel: Some(rel.into()),
+        first_block: 0,
+        count: 16,
+    });
+    let request =
+        |id| PageRequest { id, request_lsn: u64::MAX, not_modified_since: START.0, kind: Some(kind.clone()) };
+    let batch = PageRequests { open: None, requests: (1..=40).map(request).collect() };
+    stream.input.send(Ok(batch)).await.expect("the stream is open");
+    let mut answered = Vec::new();
+    while answered.len() < 40 {
+        let ids = stream.answered().await;
+        assert_eq!(ids.len(), 1, "sixteen pages are enough");
+        answered.extend(ids);
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, (1..=40).collect::<Vec<u64>>());
+}
