@@ -23,6 +23,10 @@ suite crates       900       "cargo test --release --workspace --no-fail-fast"
 suite core-suites  480       "cargo test --release -p strata-regress --test core_suites"
 suite traps        420       "setup/build-guards-off.sh && STRATA_TEST_PROGRAMS=\$PWD/target/guards-off/release STRATA_TEST_PG_BIN=\$(cat target/guards-off/release/postgres-tree)/bin STRATA_TEST_GUARDS=off cargo test --release -p strata-regress --test traps -- --nocapture && cargo test --release -p strata-common -p strata-pgwal -p strata-redo -p strata-smgr -p strata-pageserver --lib --features strata-common/guards-off --target-dir target/guards-off -- trap_"
 suite sim-mutants  240       "cargo test --release -p strata-sim --features mutants --test mutants --test wiped"
+deeper=
+[ "$size" = small ] || deeper=--full
+models="cargo run --release --quiet --manifest-path smgr/models/Cargo.toml --target-dir target/models"
+suite slot-models  $([ "$size" = small ] && echo 90 || echo 1800) "$models --bin exhaustive -- $deeper && $models --bin random -- $deeper"
 if [ "$size" = small ]; then
     suite stock-suites  90  "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test core_suites -- isolation_with_few statement"
 else

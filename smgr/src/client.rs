@@ -95,7 +95,7 @@ pub async fn run(
     delivery: impl Delivery,
     report: impl Fn(Event),
 ) -> Fenced {
-    slots.recover_all();
+    slots.recover_all(|word| delivery.wake(word));
     let mut pause_ms = PAUSE_MS_MIN;
     let mut reported_down = false;
     loop {
@@ -115,7 +115,7 @@ pub async fn run(
             Ended::Lost(reason) => reason,
             Ended::Fenced(fenced) => return fenced,
         };
-        slots.recover_all();
+        slots.recover_all(|word| delivery.wake(word));
         if connected {
             pause_ms = PAUSE_MS_MIN;
         }
@@ -270,18 +270,13 @@ fn to_wire(ticket: Ticket, request: Request) -> page::PageRequest {
 /// Hands one answer to its owner. True: it has to be asked again.
 fn deliver(slots: SlotTable<'_>, delivery: &impl Delivery, response: page::PageResponse) -> bool {
     let ticket = ticket_of(response.id);
-    let Some(slot) = slots.get(ticket.slot) else { return false };
     if let Some(page_response::Kind::Error(error)) = &response.kind
         && error.kind() == page_error::Kind::Retryable
     {
         slots.put_back(ticket);
         return true;
     }
-    if !slot.begin_delivery(ticket.generation) {
-        return false;
-    }
-    let outcome = write_answer(slot, delivery, response.kind);
-    delivery.wake(slot.finish_delivery(ticket.generation, &outcome));
+    slots.deliver(ticket, |slot| write_answer(slot, delivery, response.kind), |word| delivery.wake(word));
     false
 }
 

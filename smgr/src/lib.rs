@@ -27,6 +27,7 @@ pub mod request_stats;
 pub mod shadow;
 pub mod slots;
 pub mod stock;
+mod sync;
 
 pub use class::Class;
 pub use last_written::LastWritten;

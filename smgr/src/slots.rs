@@ -15,11 +15,12 @@
 //! there, and an owner cannot abandon while it lasts, which is as long as a copy of 256 KiB. A communicator that starts finds the
 //! slots of its predecessor Taken or Writing and asks again (`recover`).
 //!
-//! All fields are atomics: the two sides are different processes that may die at any point, and no read here is a data race.
-
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+//! All fields are atomics: the two sides are different processes that may die at any point, and no read here is a data race. The order
+//! of the steps is checked by the models in `smgr/models`, which compile this file as it is.
 
 use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Most pages of one request; what one vectored read of Postgres has at most (`MAX_IO_COMBINE_LIMIT`).
 pub const PAGES_MAX: usize = 32;
@@ -138,6 +139,8 @@ impl Slot {
     pub fn submit(&self, request: &Request, targets: &[u64]) {
         let state = self.state.load(Ordering::Acquire);
         assert_eq!(Phase::of(state), Phase::Idle, "a slot serves one request at a time");
+        // Whoever sees something of this request sees that the one before is over (`take`).
+        fence(Ordering::Release);
         self.store_request(request);
         if let Ask::Pages { count, .. } = request.ask {
             assert!(count as usize == targets.len() && targets.len() <= PAGES_MAX, "one target per page");
@@ -148,9 +151,11 @@ impl Slot {
         self.state.store(word((state >> 8) + 1, Phase::Submitted), Ordering::Release);
     }
 
-    /// Owner: what to sleep on, and its value before `collect` is tried.
-    pub fn answers(&self) -> (&AtomicU32, u32) {
-        (&self.answers, self.answers.load(Ordering::Acquire))
+    /// Owner: the outcome, or the word to sleep on and the value that it must still have. The value is read before the state: an answer
+    /// that comes in between changes it, and the sleep ends before it begins.
+    pub fn look(&self) -> Result<Outcome, (&AtomicU32, u32)> {
+        let seen = self.answers.load(Ordering::Acquire);
+        self.collect().ok_or((&self.answers, seen))
     }
 
     /// Whether a request waits for its answer, for statistics.
@@ -201,6 +206,7 @@ impl Slot {
         }
         let request = self.load_request();
         // If the owner gave up meanwhile, what was read may be a mixture of two requests.
+        fence(Ordering::Acquire);
         (self.state.load(Ordering::Acquire) == word(generation, Phase::Taken)).then_some(())?;
         Some((generation, request.expect("a request that its owner wrote in full")))
     }
@@ -248,13 +254,28 @@ impl Slot {
         self.swap(word(generation, Phase::Taken), word(generation, Phase::Submitted));
     }
 
-    /// A communicator that starts: what its predecessor left half done is asked again.
-    pub fn recover(&self) {
+    /// A communicator that starts: what its predecessor left half done is asked again. The word to wake the owner by, if there is an
+    /// answer: the predecessor may have ended before it woke it.
+    pub fn recover(&self) -> Option<&AtomicU32> {
         let state = self.state.load(Ordering::Acquire);
-        if matches!(Phase::of(state), Phase::Taken | Phase::Writing) {
-            // If this fails, the owner has given up.
-            self.swap(state, word(state >> 8, Phase::Submitted));
+        match Phase::of(state) {
+            Phase::Taken | Phase::Writing => {
+                // If this fails, the owner has given up.
+                self.swap(state, word(state >> 8, Phase::Submitted));
+                None
+            }
+            Phase::Done => {
+                self.answers.fetch_add(1, Ordering::Release);
+                Some(&self.answers)
+            }
+            Phase::Idle | Phase::Submitted => None,
         }
+    }
+
+    /// Whoever finds a slot that was left behind: gives its request up and says where its pages lie. `None`: not yet.
+    pub fn abandon_left(&self) -> Option<Vec<u64>> {
+        let targets = || (0..self.pages_expected()).map(|index| self.target(index)).collect();
+        self.abandon().then(targets)
     }
 
     fn swap(&self, from: u64, to: u64) -> bool {
@@ -376,6 +397,21 @@ impl<'a> SlotTable<'a> {
         }
     }
 
+    /// Communicator: hands an answer to whom it is for, if somebody still waits for it. `write` writes the pages and says what came of
+    /// it, `wake` wakes whoever sleeps on a word.
+    pub fn deliver(
+        &self,
+        ticket: Ticket,
+        write: impl FnOnce(&Slot) -> Outcome,
+        wake: impl FnOnce(&AtomicU32),
+    ) {
+        let Some(slot) = self.get(ticket.slot) else { return };
+        if slot.begin_delivery(ticket.generation) {
+            let outcome = write(slot);
+            wake(slot.finish_delivery(ticket.generation, &outcome));
+        }
+    }
+
     /// Communicator: asks again later.
     pub fn put_back(&self, ticket: Ticket) {
         if let Some(slot) = self.slots.get(ticket.slot) {
@@ -384,12 +420,15 @@ impl<'a> SlotTable<'a> {
         }
     }
 
-    /// A communicator that starts, or connects: everything that is open is asked again. A mark may be lost with a predecessor, so all
-    /// slots are looked at.
-    pub fn recover_all(&self) {
+    /// A communicator that starts, or connects: everything that is open is asked again, and whoever has an answer is woken. A mark may be
+    /// lost with a predecessor, so all slots are looked at.
+    pub fn recover_all(&self, wake: impl Fn(&AtomicU32)) {
         for (number, slot) in self.slots.iter().enumerate() {
-            slot.recover();
+            let answered = slot.recover();
             self.mark(number);
+            if let Some(word) = answered {
+                wake(word);
+            }
         }
     }
 }

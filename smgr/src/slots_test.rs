@@ -77,10 +77,28 @@ fn a_new_communicator_asks_again() {
     // What the predecessor had taken has no mark any more.
     let marks = [AtomicU64::new(0)];
     let table = SlotTable::new(&slots, &marks);
-    table.recover_all();
+    table.recover_all(|_| unreachable!("there is no answer"));
     let mut taken = 0;
     table.take_submitted(|_, _| taken += 1);
     assert_eq!(taken, 3);
+}
+
+/// The predecessor may have ended between the answer and the wake-up.
+#[test]
+fn a_new_communicator_wakes_who_has_an_answer() {
+    let slots = [Slot::default(), Slot::default()];
+    let marks = [AtomicU64::new(0)];
+    let table = SlotTable::new(&slots, &marks);
+    table.submit(1, &pages(0, 1), &[1]);
+    let Err((_, seen)) = slots[1].look() else { panic!("there is no answer yet") };
+    let (generation, _) = slots[1].take().expect("submitted");
+    assert!(slots[1].begin_delivery(generation));
+    slots[1].finish_delivery(generation, &Outcome::Value(5));
+    let woken = std::cell::RefCell::new(Vec::new());
+    table.recover_all(|word| woken.borrow_mut().push(word.load(Ordering::Relaxed)));
+    assert_eq!(woken.borrow().len(), 1, "its owner");
+    assert_ne!(woken.borrow()[0], seen, "who is about to sleep does not");
+    assert_eq!(slots[1].look().ok(), Some(Outcome::Value(5)));
 }
 
 /// The communicator looks at marked slots only, so a request without a mark would wait for ever.
@@ -161,7 +179,7 @@ proptest! {
                 },
                 Step::PutBack if !held.is_empty() => slot.put_back(held[which % held.len()].0),
                 Step::Restart => {
-                    slot.recover();
+                    let _ = slot.recover();
                     writing = None;
                     held.clear();
                 }

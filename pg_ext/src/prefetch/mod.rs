@@ -217,17 +217,16 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
             return Some(Used { as_of: found.asked, waited });
         }
         let slot = slot_at(found.slot);
-        let (word, seen) = slot.answers();
-        match slot.collect() {
-            Some(Outcome::Value(_)) => BOOK.with_borrow_mut(|book| book.answered(found.slot)),
-            Some(Outcome::Refused(_)) => {
+        match slot.look() {
+            Ok(Outcome::Value(_)) => BOOK.with_borrow_mut(|book| book.answered(found.slot)),
+            Ok(Outcome::Refused(_)) => {
                 // Whoever reads the page asks for it, and says what is wrong if that fails, too.
                 let ended = BOOK.with_borrow_mut(|book| book.give_up(found.slot))?;
                 memory::counters().refused.fetch_add(u64::from(ended.unused), Ordering::Relaxed);
                 free(&ended);
                 return None;
             }
-            None => {
+            Err((word, seen)) => {
                 waited = true;
                 remote::sleep_until_prefetched(word, seen);
             }
@@ -252,20 +251,13 @@ fn give_up(slot: usize) {
 /// Gives slot and pages back to the pool, unless an answer is being written for ever so long: then whoever finds it ended (P7).
 fn free(ended: &Ended) {
     let slot = slot_at(ended.run.slot);
-    for _ in 0..LOOKS {
-        if slot.abandon() {
-            return memory::pool().give_back(ended.run.slot, &ended.run.pages);
-        }
-        std::thread::yield_now();
-    }
-    memory::pool().leave(ended.run.slot);
+    memory::pool().end(ended.run.slot, &ended.run.pages, LOOKS, || slot.abandon());
 }
 
 /// Of a slot that was left behind: its pages, if no answer can come any more.
 fn is_quiet(number: usize) -> Option<Vec<usize>> {
-    let slot = slot_at(number);
-    let pages = || (0..slot.pages_expected()).map(|index| memory::page_at(slot.target(index))).collect();
-    slot.abandon().then(pages)
+    let targets = slot_at(number).abandon_left()?;
+    Some(targets.into_iter().map(memory::page_at).collect())
 }
 
 /// The transaction is over, and with it whatever its plans wanted to read.

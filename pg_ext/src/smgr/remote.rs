@@ -86,11 +86,10 @@ fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -
     let _event = WaitEvent::begin(&state::WAIT_EVENT);
     let slot = slot(number);
     loop {
-        let (word, seen) = slot.answers();
-        if let Some(outcome) = slot.collect() {
-            return Some(outcome);
+        match slot.look() {
+            Ok(outcome) => return Some(outcome),
+            Err((word, seen)) => sleep_on(word, seen),
         }
-        sleep_on(word, seen);
         if stop() {
             give_up(slot);
             return None;

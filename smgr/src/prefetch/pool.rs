@@ -4,7 +4,7 @@
 //! slot behind (P7): its pages are only given out again when the slot can be abandoned, so that no late answer writes into a page
 //! that is somebody else's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, pause};
 
 /// View of the bits; the memory belongs to whoever made it. Zeroes are an empty pool.
 #[derive(Clone, Copy)]
@@ -95,15 +95,22 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back what `take` gave. The slot is idle: nobody writes to the pages.
-    pub fn give_back(&self, slot: usize, pages: &[usize]) {
+    fn give_back(&self, slot: usize, pages: &[usize]) {
         for page in pages {
             assert!(self.pages.clear(*page), "a page is given back once");
         }
         assert!(self.slots.clear(slot), "a slot is given back once");
     }
 
-    /// The owner goes, while an answer is being written.
-    pub fn leave(&self, slot: usize) {
+    /// The owner wants no more: gives back what `take` gave once `is_idle` says that no answer can come any more. Where it does not in so
+    /// many looks, the slot is left behind for whoever finds it idle (P7).
+    pub fn end(&self, slot: usize, pages: &[usize], looks: usize, is_idle: impl Fn() -> bool) {
+        for _ in 0..looks {
+            if is_idle() {
+                return self.give_back(slot, pages);
+            }
+            pause();
+        }
         self.left.set(slot);
     }
 
@@ -167,7 +174,7 @@ mod tests {
         let memory = memory(1, 2);
         let pool = Pool::new(&memory, 1, 2);
         let (slot, pages) = pool.take(2, 0, NOBODY).expect("room");
-        pool.leave(slot);
+        pool.end(slot, &pages, 3, || false);
         assert_eq!(pool.take(1, 0, |_| None), None, "an answer may come yet");
         let quiet = |seen| (seen == slot).then(|| pages.clone());
         assert_eq!(pool.take(2, 0, quiet).map(|(_, pages)| pages.len()), Some(2));
