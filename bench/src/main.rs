@@ -4,6 +4,7 @@
 //! counts. A benchmark reports: it never fails because something was slow. Results go to a JSON list and a table (see README.md).
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod commits;
 mod copy;
 mod ingest;
@@ -101,7 +102,7 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 10] = [
+    let benchmarks: [(&[&str], Benchmark); 11] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B4"], |_, size| page_requests::run(size)),
@@ -111,6 +112,7 @@ fn main() -> Result<()> {
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
         (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
         (&["C1"], |arguments, size| sweep::run(&arguments.out, size)),
+        (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
         (&["I4-seq-2ms", "I4-bitmap-2ms"], |_, size| scans::far(size)),
     ];
     for (ids, benchmark) in benchmarks {

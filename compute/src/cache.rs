@@ -13,6 +13,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use strata_common::{Guard, Lsn, SystemId, TenantTimelineId, Term};
 
+use crate::aside;
 use crate::handoff::Started;
 use crate::spec::Spec;
 
@@ -48,7 +49,8 @@ pub fn make_folder(spec: &Spec) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Size of the cache where the user gives none, MiB: a share of what the disk has free, the cache's own pages counted as free.
+/// Size of the cache where the user gives none, MiB: a share of what the disk has free, the cache's own files counted as free, with one
+/// that is being removed.
 pub fn default_mib(spec: &Spec) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut place: &Path = &folder(spec);
@@ -58,7 +60,8 @@ pub fn default_mib(spec: &Spec) -> u64 {
     }
     let Ok(disk) = nix::sys::statvfs::statvfs(place) else { return 0 };
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-    let own = std::fs::metadata(pages(spec)).map_or(0, |file| file.blocks() * 512);
+    let files = std::fs::read_dir(folder(spec)).into_iter().flatten().flatten();
+    let own: u64 = files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum();
     share_of((free + own) >> 20)
 }
 
@@ -111,6 +114,12 @@ pub fn proven(spec: &Spec, started: &Started) -> Option<Term> {
             None
         }
     }
+}
+
+/// Gets rid of pages that nothing is proven of, beside the start.
+pub fn begin_empty(spec: &Spec) -> anyhow::Result<()> {
+    drop(aside::remove(&pages(spec))?);
+    Ok(())
 }
 
 fn check(seal: Seal, spec: &Spec, started: &Started) -> Result<Term, String> {

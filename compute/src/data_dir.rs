@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Component, Path};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -12,9 +11,9 @@ use nix::unistd::Pid;
 use strata_common::Lsn;
 use strata_proto::page::BaseBackupRequest;
 use strata_proto::page::page_service_client::PageServiceClient;
-use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
+use crate::aside;
 use crate::settings;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
@@ -74,7 +73,7 @@ pub async fn lay_down(
         tokio::time::sleep(RETRY_PAUSE).await;
     };
     // Nobody waits for what is removed.
-    drop(set_aside(&spec.data_dir)?);
+    drop(aside::remove(&spec.data_dir)?);
     let spec = spec.clone();
     let bytes = tar.len();
     let unpacked = tokio::task::spawn_blocking(move || unpack(&spec, &tar)).await;
@@ -181,34 +180,6 @@ fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// What the folder of a former life is called until it is removed.
-const FORMER: &str = ".former-";
-
-/// Moves the folder of a former life aside and removes it, with what else lies there so, while the start goes on: removing log
-/// segments takes many times what laying down the new folder does.
-fn set_aside(folder: &Path) -> anyhow::Result<JoinHandle<()>> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let (parent, name) = folder.parent().zip(folder.file_name()).context("a data folder has a name")?;
-    let (parent, prefix) = (parent.to_owned(), format!("{}{FORMER}", name.to_string_lossy()));
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let aside = parent.join(format!("{prefix}{}-{number}", std::process::id()));
-    match std::fs::rename(folder, &aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot move {} aside", folder.display()));
-        }
-        _ => {}
-    }
-    Ok(tokio::task::spawn_blocking(move || {
-        let entries = std::fs::read_dir(&parent).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
-            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                // It costs room until the next start, no more.
-                tracing::warn!(folder = %entry.path().display(), %error, "not removed");
-            }
-        }
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,24 +202,6 @@ mod tests {
         let ends = tokio::task::spawn_blocking(move || server.kill().and_then(|()| server.wait()));
         assert_eq!(refused(Duration::from_secs(60)).await, None);
         ends.await.expect("no panic").expect("it was killed");
-    }
-
-    #[tokio::test]
-    async fn a_former_folder_is_out_of_the_way_at_once_and_gone_soon() {
-        let home = tempfile::tempdir().expect("a folder");
-        let folder = home.path().join("pgdata");
-        let left = || std::fs::read_dir(home.path()).expect("reads").count();
-        set_aside(&folder).expect("nothing is there").await.expect("no panic");
-        // What a supervisor that was killed left.
-        std::fs::create_dir_all(home.path().join("pgdata.former-1-0/pg_wal")).expect("makes");
-        std::fs::create_dir_all(home.path().join("pgdata-of-another")).expect("makes");
-        for _ in 0..2 {
-            std::fs::create_dir_all(folder.join("pg_wal")).expect("makes");
-            let removal = set_aside(&folder).expect("moved");
-            assert!(!folder.exists());
-            removal.await.expect("no panic");
-            assert_eq!(left(), 1, "the other one stays");
-        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The supervisor of one Postgres: see `README.md` for what it does, `supervisor` for the order in which.
 #![deny(unsafe_code)]
 
+mod aside;
 pub mod cache;
 pub mod closed_log;
 pub mod data_dir;

@@ -111,6 +111,9 @@ async fn start(
     state.step("base_backup");
     cache::make_folder(spec)?;
     let kept = cache::proven(spec, &started);
+    if kept.is_none() {
+        cache::begin_empty(spec)?;
+    }
     match Postmaster::start(spec, &started, kept).await {
         Ok(postmaster) => {
             state.step("postgres");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use strata_regress::cached::{BLOCK, CachedServer};
+use strata_regress::whole::wait_until;
 
 const QUIET: &str = "strata.compare_local=off";
 
@@ -94,6 +95,11 @@ fn a_loss_keeps_nothing() -> Result<()> {
     server.kill()?;
     server.start_again(&[])?;
     ensure!(begins(&server, "with ")? == 1, "the log:\n{}", server.log()?);
+    let folder = server.file().with_file_name("");
+    wait_until("the pages that nothing is proven of are removed", || {
+        let mut names = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.file_name());
+        Ok(!names.any(|name| name.to_string_lossy().contains(".gone-")))
+    })?;
     server.scan()
 }
 
@@ -209,7 +215,12 @@ fn a_cache_of_another_size_is_kept() -> Result<()> {
         server.restart(&[&format!("strata.lfc_max_size={size}")])?;
         let (limit, used) = (server.stat("limit_pages")?, server.stat("used_pages")?);
         ensure!(limit == pages && used <= limit && used > least, "with {size}: {used} pages of {limit}");
+        let most = u64::try_from(pages)? * BLOCK;
+        wait_until("the file is no longer than it may be", || {
+            Ok(std::fs::metadata(server.file())?.len() <= most)
+        })?;
         server.scan()?;
+        ensure!(server.stat("damaged")? == 0, "with {size}: the file was cut too short");
     }
     server.restart(&["strata.lfc_max_size=0"])?;
     server.scan()?;

@@ -11,11 +11,15 @@ use strata_common::BLOCK_BYTES;
 
 use super::{PageBytes, settings};
 
+/// What is given back to the disk before anything else may happen in this process.
+const BYTES_AT_ONCE: u64 = 16 << 20;
+
 thread_local! {
     static OPEN: RefCell<Option<File>> = const { RefCell::new(None) };
 }
 
-/// A new, empty file; in the postmaster. The old one, if any, belongs to a server that is gone.
+/// A new, empty file; in the postmaster. The old one, if any, belongs to a server that is gone. (The supervisor has moved its own away:
+/// to remove gigabytes may take a minute.)
 pub fn make() -> io::Result<()> {
     remove();
     OpenOptions::new().create_new(true).write(true).mode(0o600).open(settings::path()).map(drop)
@@ -53,6 +57,19 @@ fn offset(place: u64) -> u64 {
 /// Bytes of the file, holes included.
 pub fn length() -> io::Result<u64> {
     with(|file| Ok(file.metadata()?.len()))
+}
+
+/// Takes what lies behind `places` off the file, a part of it at a time; whether there is more.
+pub fn shorten(places: u64) -> io::Result<bool> {
+    with(|file| {
+        let (length, wanted) = (file.metadata()?.len(), offset(places));
+        if length <= wanted {
+            return Ok(false);
+        }
+        let next = wanted.max(length.saturating_sub(BYTES_AT_ONCE));
+        file.set_len(next)?;
+        Ok(next > wanted)
+    })
 }
 
 /// Reads the page at a place. A file that ends before it is an error: somebody has cut it.

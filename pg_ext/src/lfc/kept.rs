@@ -152,12 +152,5 @@ fn fill(index: &[u8], term: &str) -> Result<u32, String> {
 }
 
 fn fill_partition(number: usize, pages: &[Restored], as_of: Lsn) -> u32 {
-    memory::without_lock(number, |partition| {
-        let taken = partition.restore(pages, as_of);
-        partition
-            .free_places()
-            .into_iter()
-            .for_each(|place| file::punch(memory::place_in_file(number, place)));
-        taken
-    })
+    memory::without_lock(number, |partition| partition.restore(pages, as_of))
 }

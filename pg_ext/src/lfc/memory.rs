@@ -78,7 +78,10 @@ pub fn attach() {
         // Nobody else is there yet.
         (0..PARTITIONS)
             .for_each(|number| without_lock(number, |partition| partition.set_limit(places_for(limit))));
-        if !kept::restore() {
+        if kept::restore() {
+            // Free places hold bytes of former pages. What is above the limit, `follow_limit` gives back to the disk.
+            counters().limit_mib.store(settings::max_mib(), Ordering::Release);
+        } else {
             make_file();
         }
         // Children open it for themselves.
@@ -114,6 +117,11 @@ pub fn counters() -> &'static Counters {
 /// Places of one partition if so many MiB may be used.
 pub fn places_for(mib: u32) -> u32 {
     u32::try_from((mib as usize * PAGES_PER_MIB).div_ceil(PARTITIONS)).unwrap_or(u32::MAX)
+}
+
+/// Places that the whole cache may ever have.
+pub fn places_in_file() -> u64 {
+    (Layout::now().places * PARTITIONS) as u64
 }
 
 pub fn partition_of(name: PageName) -> usize {
