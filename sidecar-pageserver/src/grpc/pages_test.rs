@@ -128,7 +128,7 @@ async fn a_message_carries_no_more_than_stays_in_the_processors_caches() {
         count: 16,
     });
     let request =
-        |id| PageRequest { id, request_lsn: u64::MAX, not_modified_since: START.0, kind: Some(kind.clone()) };
+        |id| PageRequest { id, request_lsn: u64::MAX, not_modified_since: START.0, kind: Some(kind) };
     let batch = PageRequests { open: None, requests: (1..=40).map(request).collect() };
     stream.input.send(Ok(batch)).await.expect("the stream is open");
     let mut answered = Vec::new();
