@@ -9,12 +9,15 @@ mod commits;
 mod copy;
 mod ingest;
 mod interrupt;
+mod latency;
 mod page_requests;
 mod peer;
+mod percentiles;
 mod plot;
 mod reads;
 mod redo;
 mod report;
+mod restarts;
 mod scans;
 mod server;
 mod starts;
@@ -39,6 +42,9 @@ struct Arguments {
     /// Only these, by the beginning of their ids, such as B2 or B9
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Rounds and repeats of every measurement, instead of the size's own numbers
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
     /// Where the JSON goes
     #[arg(long, default_value = "bench/results/latest.json")]
     out: PathBuf,
@@ -65,6 +71,14 @@ pub struct Size {
     pub scan_megabytes: u32,
     /// Repeated starts, losses and branches.
     pub repeats: u32,
+    /// Rounds of the sweep over the cache's size.
+    pub sweeps: u32,
+    /// Length of a round that measures latencies.
+    pub latency_seconds: u32,
+    /// pgbench's scale, the longest run after a start, and how often, of the restarts beside a full cache.
+    pub restart_scale: u32,
+    pub restart_seconds: u32,
+    pub restarts: u32,
 }
 
 const QUICK: Size = Size {
@@ -77,6 +91,11 @@ const QUICK: Size = Size {
     log_megabytes: 300,
     scan_megabytes: 170,
     repeats: 5,
+    sweeps: 1,
+    latency_seconds: 4,
+    restart_scale: 14,
+    restart_seconds: 60,
+    restarts: 1,
 };
 const LONG: Size = Size {
     rounds: 7,
@@ -88,21 +107,31 @@ const LONG: Size = Size {
     log_megabytes: 1000,
     scan_megabytes: 500,
     repeats: 15,
+    sweeps: 1,
+    latency_seconds: 15,
+    restart_scale: 68,
+    restart_seconds: 150,
+    restarts: 3,
 };
 
 impl Arguments {
     fn wants(&self, id: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == id)
     }
+
+    fn size(&self) -> Size {
+        let size = if self.long { LONG } else { QUICK };
+        self.rounds.map_or(size, |n| Size { rounds: n, repeats: n, sweeps: n, restarts: n, ..size })
+    }
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let size = if arguments.long { LONG } else { QUICK };
+    let size = arguments.size();
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 11] = [
+    let benchmarks: [(&[&str], Benchmark); 14] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B4"], |_, size| page_requests::run(size)),
@@ -112,6 +141,9 @@ fn main() -> Result<()> {
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
         (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
         (&["C1"], |arguments, size| sweep::run(&arguments.out, size)),
+        (&["C2"], |arguments, size| restarts::run(&arguments.out, size)),
+        (&["C3"], |arguments, size| percentiles::near(&arguments.vanilla, &arguments.out, size)),
+        (&["C4"], |arguments, size| percentiles::far(&arguments.vanilla, size)),
         (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
         (&["I4-seq-2ms", "I4-bitmap-2ms"], |_, size| scans::far(size)),
     ];

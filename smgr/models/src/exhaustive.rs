@@ -50,13 +50,28 @@ mod checker {
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use runner::{Scenario, Size};
 
+/// The longest that the full size looks at one more preemption of a scenario, all variants together: there may be too many of them.
+const DEEPER: Duration = Duration::from_secs(150);
+
 fn check(size: Size, scenario: Scenario, variant: usize) -> u64 {
+    let executions = look(scenario, variant, 0, None);
+    if size == Size::Small {
+        return executions;
+    }
+    executions
+        + look(scenario, variant, 1, Some(DEEPER / u32::try_from(scenario.variants).unwrap_or(u32::MAX)))
+}
+
+fn look(scenario: Scenario, variant: usize, more: usize, longest: Option<Duration>) -> u64 {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = scenario.preemptions.map(|few| few + usize::from(size == Size::Full));
+    builder.preemption_bound = scenario.preemptions.map(|few| few + more);
     builder.max_branches = 10_000;
+    builder.max_duration = longest;
+    builder.checkpoint_interval = 1000;
     let executions = Arc::new(AtomicU64::new(0));
     let counted = executions.clone();
     builder.check(move || {
