@@ -94,7 +94,7 @@ const QUICK: Size = Size {
     sweeps: 1,
     latency_seconds: 4,
     restart_scale: 14,
-    restart_seconds: 60,
+    restart_seconds: 90,
     restarts: 1,
 };
 const LONG: Size = Size {

@@ -155,8 +155,8 @@ pub fn run(out: &Path, size: Size) -> Result<Vec<Row>> {
             let at = (turn + round) % WAYS.len();
             let tps = former(&whole, &running, size.round_seconds)?;
             let way = WAYS[at].0;
-            // Whatever a kept cache is worth shows soon.
-            let seconds = if way == Way::Kept { size.restart_seconds / 3 } else { size.restart_seconds };
+            // What a cache is worth shows soon.
+            let seconds = if way == Way::Cold { size.restart_seconds } else { size.restart_seconds / 3 };
             let seen;
             (running, seen) = restart(&whole, &running, way, tps, seconds)?;
             let told =
