@@ -15,7 +15,7 @@ use crate::handoff::{self, Started};
 use crate::postmaster::Postmaster;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
-use crate::{cache, data_dir, tail};
+use crate::{cache, data_dir, segments, tail};
 
 /// What Postgres gets for a fast stop before it is stopped at once.
 const STOP_MAX: Duration = Duration::from_secs(20);
@@ -114,6 +114,7 @@ async fn start(
     if kept.is_none() {
         cache::begin_empty(spec)?;
     }
+    segments::remove_abandoned(spec.uid);
     match Postmaster::start(spec, &started, kept).await {
         Ok(postmaster) => {
             state.step("postgres");

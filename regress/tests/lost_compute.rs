@@ -75,3 +75,26 @@ fn no_kind_of_process_outlives_the_postmaster() -> Result<()> {
     ensure!(survivors.is_empty(), "these live on: {survivors:?}");
     lost
 }
+
+/// Shared memory of System V that a server made, by the kernel's list.
+fn segments_of(postmaster: i32) -> Result<usize> {
+    let list = std::fs::read_to_string("/proc/sysvipc/shm")?;
+    let creator = |line: &str| line.split_whitespace().nth(4).and_then(|pid| pid.parse::<i32>().ok());
+    Ok(list.lines().filter(|line| creator(line) == Some(postmaster)).count())
+}
+
+/// The system has numbers for a few thousand segments only, and a killed server cannot remove its own.
+#[test]
+fn a_killed_servers_shared_memory_goes_at_the_next_start() -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = whole.start_compute("a", &[])?;
+    let lock_file = std::fs::read_to_string(compute.pgdata.join("postmaster.pid"))?;
+    let postmaster = lock_file.lines().next().unwrap_or_default().parse()?;
+    ensure!(segments_of(postmaster)? == 1, "a server has one segment");
+    whole.lose_compute(&compute)?;
+    // Another compute's start may have removed it already.
+    ensure!(segments_of(postmaster)? <= 1);
+    let next = whole.start_compute("b", &[])?;
+    ensure!(segments_of(postmaster)? == 0, "the killed server's segment is still there");
+    whole.sql(&next.connstr, "SELECT 1").map(drop)
+}
