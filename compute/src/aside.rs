@@ -1,38 +1,33 @@
 //! What a former life left is moved aside and removed beside the start: removing log segments takes many times what laying down a new
-//! folder does, and a disk that is told of each freed block takes a minute for a file of gigabytes.
+//! folder does.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use tokio::task::JoinHandle;
 
-/// What follows the name until it is removed.
+/// What follows the folder's name until it is removed; then a number.
 const ENDING: &str = ".gone-";
 
-/// Moves a folder or file away, if it is there, and begins to remove it, with what else lies there so.
-pub fn remove(path: &Path) -> anyhow::Result<JoinHandle<()>> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let (parent, name) = path.parent().zip(path.file_name()).context("what is removed has a name")?;
+/// Moves a folder away, if it is there, and begins to remove it, with what earlier removals did not come to.
+pub fn remove(folder: &Path) -> anyhow::Result<JoinHandle<()>> {
+    let (parent, name) = folder.parent().zip(folder.file_name()).context("a folder has a name")?;
     let (parent, prefix) = (parent.to_owned(), format!("{}{ENDING}", name.to_string_lossy()));
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let aside = parent.join(format!("{prefix}{}-{number}", std::process::id()));
-    match std::fs::rename(path, &aside) {
+    let is_free = |path: &std::path::PathBuf| path.symlink_metadata().is_err();
+    let mut names = (0u32..).map(|number| parent.join(format!("{prefix}{number}")));
+    let aside = names.find(is_free).context("no name is free")?;
+    match std::fs::rename(folder, &aside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot move {} aside", path.display()));
+            return Err(error).with_context(|| format!("cannot move {} aside", folder.display()));
         }
         _ => {}
     }
     Ok(tokio::task::spawn_blocking(move || {
         let entries = std::fs::read_dir(&parent).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
-            let path = entry.path();
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed =
-                if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            if let Err(error) = removed {
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
                 // It costs room until the next start, no more.
-                tracing::warn!(path = %path.display(), %error, "not removed");
+                tracing::warn!(folder = %entry.path().display(), %error, "not removed");
             }
         }
     }))
@@ -43,26 +38,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn files_and_folders_go_with_what_an_earlier_removal_left() {
+    async fn a_former_folder_is_out_of_the_way_at_once_and_gone_soon() {
         let home = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| home.path().join(name);
-        let names = || {
-            let entries = std::fs::read_dir(home.path()).expect("lists").flatten();
-            let mut names: Vec<_> =
-                entries.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
-            names.sort();
-            names
-        };
-        std::fs::create_dir_all(at("data/base/5")).expect("makes");
-        for name in ["data/base/5/1", "pages", "pages.gone-7-0", "pages.former"] {
-            std::fs::write(at(name), "x").expect("writes");
+        let folder = home.path().join("pgdata");
+        let left = || std::fs::read_dir(home.path()).expect("reads").count();
+        remove(&folder).expect("nothing is there").await.expect("no panic");
+        std::fs::create_dir_all(home.path().join("pgdata-of-another")).expect("makes");
+        for _ in 0..2 {
+            // What supervisors that were killed left.
+            for number in [0, 1] {
+                let left = home.path().join(format!("pgdata.gone-{number}/pg_wal"));
+                std::fs::create_dir_all(left).expect("makes");
+            }
+            std::fs::create_dir_all(folder.join("pg_wal")).expect("makes");
+            let removal = remove(&folder).expect("moved");
+            assert!(!folder.exists());
+            removal.await.expect("no panic");
+            assert_eq!(left(), 1, "the other one stays");
         }
-        let removal = remove(&at("pages")).expect("moves");
-        assert!(!at("pages").exists(), "at once");
-        removal.await.expect("no panic");
-        assert_eq!(names(), ["data", "pages.former"]);
-        remove(&at("data")).expect("moves").await.expect("no panic");
-        remove(&at("nothing")).expect("nothing to do").await.expect("no panic");
-        assert_eq!(names(), ["pages.former"]);
     }
 }

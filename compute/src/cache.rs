@@ -13,7 +13,6 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use strata_common::{Guard, Lsn, SystemId, TenantTimelineId, Term};
 
-use crate::aside;
 use crate::handoff::Started;
 use crate::spec::Spec;
 
@@ -114,12 +113,6 @@ pub fn proven(spec: &Spec, started: &Started) -> Option<Term> {
             None
         }
     }
-}
-
-/// Gets rid of pages that nothing is proven of, beside the start.
-pub fn begin_empty(spec: &Spec) -> anyhow::Result<()> {
-    drop(aside::remove(&pages(spec))?);
-    Ok(())
 }
 
 fn check(seal: Seal, spec: &Spec, started: &Started) -> Result<Term, String> {

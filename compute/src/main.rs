@@ -37,5 +37,8 @@ fn run(path: &std::path::Path) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(supervisor::run(spec))
+    let ended = runtime.block_on(supervisor::run(spec));
+    // What is still being removed goes at the next start: nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }

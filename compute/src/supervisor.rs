@@ -111,9 +111,6 @@ async fn start(
     state.step("base_backup");
     cache::make_folder(spec)?;
     let kept = cache::proven(spec, &started);
-    if kept.is_none() {
-        cache::begin_empty(spec)?;
-    }
     segments::remove_abandoned(spec.uid);
     match Postmaster::start(spec, &started, kept).await {
         Ok(postmaster) => {

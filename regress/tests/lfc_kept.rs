@@ -1,7 +1,7 @@
 //! C7: the local file cache outlives a clean stop, and nothing else. What it answers with after a start is compared page by page with the
 //! pageserver (`strata.compare_local`); on any doubt it begins empty, with one line in the log.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -84,8 +84,11 @@ fn what_is_kept_is_the_newest() -> Result<()> {
 fn a_loss_keeps_nothing() -> Result<()> {
     let mut server = CachedServer::with(&[])?;
     server.sql("UPDATE t SET filler = filler")?;
+    let former = File::open(server.file())?;
     server.kill()?;
     server.start_again(&[])?;
+    // Not by the start, which would wait for a large one, and not at once.
+    wait_until("the former file is taken apart", || Ok(former.metadata()?.len() == 0))?;
     ensure!(begins(&server, "empty: its server did not stop cleanly")? == 1, "the log:\n{}", server.log()?);
     server.scan()?;
     // Kept once, then lost: what was kept is not believed again.

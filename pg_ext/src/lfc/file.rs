@@ -1,15 +1,20 @@
 //! The cache's file: one page at each place, holes where there is none. Every process has a descriptor of its own.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
 
 use pgrx::pg_sys;
 use strata_common::BLOCK_BYTES;
 
 use super::{PageBytes, settings};
+
+/// Files of former servers that wait for their removal.
+const ASIDE_MAX: u32 = 8;
 
 /// What is given back to the disk before anything else may happen in this process.
 const BYTES_AT_ONCE: u64 = 16 << 20;
@@ -18,10 +23,13 @@ thread_local! {
     static OPEN: RefCell<Option<File>> = const { RefCell::new(None) };
 }
 
-/// A new, empty file; in the postmaster. The old one, if any, belongs to a server that is gone. (The supervisor has moved its own away:
-/// to remove gigabytes may take a minute.)
+/// A new, empty file; in the postmaster. The old one, if any, belongs to a server that is gone; it is moved aside, because to remove
+/// gigabytes may take a minute where the disk is told of each freed block.
 pub fn make() -> io::Result<()> {
-    remove();
+    let aside = (0..ASIDE_MAX).map(aside).find(|path| path.symlink_metadata().is_err());
+    if aside.is_none_or(|path| std::fs::rename(settings::path(), path).is_err()) {
+        remove();
+    }
     OpenOptions::new().create_new(true).write(true).mode(0o600).open(settings::path()).map(drop)
 }
 
@@ -59,17 +67,28 @@ pub fn length() -> io::Result<u64> {
     with(|file| Ok(file.metadata()?.len()))
 }
 
-/// Takes what lies behind `places` off the file, a part of it at a time; whether there is more.
-pub fn shorten(places: u64) -> io::Result<bool> {
-    with(|file| {
-        let (length, wanted) = (file.metadata()?.len(), offset(places));
-        if length <= wanted {
-            return Ok(false);
-        }
-        let next = wanted.max(length.saturating_sub(BYTES_AT_ONCE));
-        file.set_len(next)?;
-        Ok(next > wanted)
-    })
+/// Takes a part of what lies behind `places` off the file, if there is any.
+pub fn shorten(places: u64) -> io::Result<()> {
+    with(|file| shorten_to(offset(places), file))
+}
+
+fn shorten_to(wanted: u64, file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    if length <= wanted { Ok(()) } else { file.set_len(wanted.max(length.saturating_sub(BYTES_AT_ONCE))) }
+}
+
+/// Removes a part of a former server's file.
+pub fn remove_former() -> io::Result<()> {
+    let Some(path) = (0..ASIDE_MAX).map(aside).find(|path| path.is_file()) else { return Ok(()) };
+    let file = OpenOptions::new().write(true).open(&path)?;
+    shorten_to(0, &file)?;
+    if file.metadata()?.len() == 0 { std::fs::remove_file(&path) } else { Ok(()) }
+}
+
+fn aside(number: u32) -> PathBuf {
+    let mut name = OsString::from(settings::path());
+    name.push(format!(".gone-{number}"));
+    name.into()
 }
 
 /// Reads the page at a place. A file that ends before it is an error: somebody has cut it.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
 use strata_lfc::{PageName, Place};
 
+use crate::workers;
 pub use memory::{attach, request};
 
 type PageBytes = [u8; BLOCK_BYTES];
@@ -103,6 +104,13 @@ pub fn read(rel: RelFork, block: BlockNumber, needed: Lsn, page: &mut PageBytes)
     }
 }
 
+/// A page was read that the cache did not have when it was asked for ahead.
+pub fn count_miss() {
+    if is_on() {
+        memory::counters().misses.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether `read` would answer, as far as can be told without reading.
 pub fn has(rel: RelFork, block: BlockNumber, needed: Lsn) -> bool {
     let name = PageName { rel, block };
@@ -161,6 +169,10 @@ pub fn follow_limit() {
     if !is_on() {
         return;
     }
+    if let Err(error) = file::remove_former() {
+        // It costs room, no more; every look tries again.
+        pgrx::debug1!("a former file of the local file cache could not be removed: {error}");
+    }
     // Nobody has a place behind the last one.
     if let Err(error) = file::shorten(memory::places_in_file()) {
         return fail("shortened", &error);
@@ -174,7 +186,9 @@ pub fn follow_limit() {
             continue;
         }
         memory::exclusive(number, |partition| partition.set_limit(places));
-        while memory::exclusive(number, |partition| free_some(number, partition)) {}
+        while !workers::stop_is_wanted()
+            && memory::exclusive(number, |partition| free_some(number, partition))
+        {}
         if wanted < before {
             punch_free(number);
         }
@@ -196,7 +210,8 @@ fn free_some(number: usize, partition: strata_lfc::Partition<'_>) -> bool {
 /// Places that were free before may hold bytes of pages that were dropped.
 fn punch_free(number: usize) {
     let free = memory::shared(number, |partition| partition.free_places());
-    for some in free.chunks(PLACES_AT_ONCE) {
+    // A stop does not wait: the next server gives back what is above its limit.
+    for some in free.chunks(PLACES_AT_ONCE).take_while(|_| !workers::stop_is_wanted()) {
         memory::exclusive(number, |partition| {
             let still = some.iter().filter(|place| partition.is_free(**place));
             still.for_each(|place| file::punch(memory::place_in_file(number, *place)));

@@ -116,6 +116,7 @@ fn take_prefetched(
     let used = prefetch::take(rel, block, page)?;
     if buffers::index_of(target).is_some() {
         shadow::check_remote(rel, block, page);
+        lfc::count_miss();
         lfc::keep(rel, block, used.as_of, page);
     }
     Some(used)
