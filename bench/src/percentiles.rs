@@ -131,11 +131,7 @@ fn draw(out: &Path, lines: [Vec<(f64, f64)>; 4]) -> Result<()> {
         y_name: "ms",
         series: series.collect(),
     };
-    let path = out.with_file_name("read-latency.svg");
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    std::fs::write(&path, chart.svg()).with_context(|| format!("cannot write {}", path.display()))?;
-    progress(&format!("C3: plot in {}", path.display()));
-    Ok(())
+    chart.save("C3", out, "read-latency.svg")
 }
 
 pub fn far(vanilla: &Path, size: Size) -> Result<Vec<Row>> {

@@ -1,6 +1,11 @@
 //! A line chart as SVG: what a sweep measured, one line a series, on a common x axis.
 
 use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::report::progress;
 
 /// One line.
 pub struct Series {
@@ -23,6 +28,15 @@ const MARGIN: f64 = 60.0;
 const GRID_LINES: u32 = 5;
 
 impl Chart {
+    /// Writes the document beside the results `out`, and says so for benchmark `id`.
+    pub fn save(&self, id: &str, out: &Path, name: &str) -> Result<()> {
+        let path = out.with_file_name(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        std::fs::write(&path, self.svg()).with_context(|| format!("cannot write {}", path.display()))?;
+        progress(&format!("{id}: plot in {}", path.display()));
+        Ok(())
+    }
+
     /// The document. The y axis begins at 0.
     pub fn svg(&self) -> String {
         let all = || self.series.iter().flat_map(|series| &series.points);

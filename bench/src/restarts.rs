@@ -217,11 +217,7 @@ fn draw(out: &Path, restarts: &[Vec<Restart>; 3], megabytes: f64) -> Result<()> 
         y_name: "tps",
         series: series.collect(),
     };
-    let path = out.with_file_name("restart.svg");
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    std::fs::write(&path, chart.svg()).with_context(|| format!("cannot write {}", path.display()))?;
-    progress(&format!("C2: plot in {}", path.display()));
-    Ok(())
+    chart.save("C2", out, "restart.svg")
 }
 
 #[cfg(test)]

@@ -99,9 +99,6 @@ pub fn run(out: &Path, size: Size) -> Result<Vec<Row>> {
             Series { name: "found in the cache, %", points: hits, colour: "#c0504d" },
         ],
     };
-    let path = out.with_file_name("lfc-size.svg");
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    std::fs::write(&path, chart.svg()).with_context(|| format!("cannot write {}", path.display()))?;
-    progress(&format!("C1: plot in {}", path.display()));
+    chart.save("C1", out, "lfc-size.svg")?;
     Ok(rows)
 }

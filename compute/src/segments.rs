@@ -21,8 +21,9 @@ pub fn remove_abandoned(uid: u32) {
     let mut ipcrm = Command::new("ipcrm");
     abandoned.iter().for_each(|id| _ = ipcrm.args(["-m", &id.to_string()]));
     match ipcrm.output() {
-        // Another start may have been quicker.
-        Ok(_) => {}
+        Ok(output) if output.status.success() => {}
+        // Another start may have been quicker with some; the others are tried again at the next one.
+        Ok(output) => tracing::info!("ipcrm: {}", String::from_utf8_lossy(&output.stderr).trim_end()),
         Err(error) => {
             tracing::warn!(count = abandoned.len(), "shared memory of killed servers stays: ipcrm: {error}");
         }

@@ -12,6 +12,7 @@ mod prewarm;
 pub mod settings;
 mod sql;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
@@ -164,14 +165,20 @@ fn fail(verb: &str, error: &std::io::Error) {
     file::close();
 }
 
+thread_local! {
+    static FORMER_STAYS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Brings the cache to the limit that is set; the keeper calls it again and again. C5: the setting's own hook could not.
 pub fn follow_limit() {
     if !is_on() {
         return;
     }
-    if let Err(error) = file::remove_former() {
-        // It costs room, no more; every look tries again.
-        pgrx::debug1!("a former file of the local file cache could not be removed: {error}");
+    // It costs room, no more. Every look tries again, and the first one says so.
+    if let Err(error) = file::remove_former()
+        && !FORMER_STAYS.replace(true)
+    {
+        pgrx::log!("a former file of the local file cache could not be removed and takes room: {error}");
     }
     // Nobody has a place behind the last one.
     if let Err(error) = file::shorten(memory::places_in_file()) {
