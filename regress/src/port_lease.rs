@@ -5,7 +5,8 @@
 //! are looked for, each behind a lock file that the system gives back when its holder ends.
 
 use std::fs::{File, Permissions};
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Result, bail};
@@ -38,11 +39,46 @@ impl PortLease {
             // Files stay, also those of other users: who can read one can lock it.
             let Ok(file) = File::open(&path).or_else(|_| File::create_new(&path)) else { continue };
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
-            let ports = (base..base + BLOCK).map(|port| TcpListener::bind(("127.0.0.1", port)));
-            if ports.collect::<std::io::Result<Vec<_>>>().is_ok() {
+            if (base..base + BLOCK).all(nobody_listens) {
                 return Ok(PortLease { base, _lock: lock });
             }
         }
         bail!("no {BLOCK} free ports in a row from {FIRST} on: are other tests running?")
+    }
+}
+
+/// Tried by calling there. Who listens to try a port keeps it taken: a process that is made meanwhile has a copy of the listener until
+/// it becomes another program.
+fn nobody_listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn ports_are_free_while_processes_are_made() {
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        Command::new("true").status().expect("true runs");
+                    }
+                });
+            }
+            let taken = (0..300).find_map(|_| {
+                let lease = PortLease::take().expect("there are free ports");
+                (lease.base..lease.base + BLOCK)
+                    .find_map(|port| TcpListener::bind(("127.0.0.1", port)).err().map(|error| (port, error)))
+            });
+            ended.store(true, Ordering::Relaxed);
+            assert!(taken.is_none(), "{taken:?}");
+        });
     }
 }

@@ -64,11 +64,26 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(node)).expect("a log file")
     }
 
+    /// Starts a safekeeper and waits until it answers. One that ended is started again: its port may be taken for a moment, since a
+    /// process that another test makes has copies of all that this one listens on until it becomes another program.
     pub fn up(&mut self, node: usize) {
+        let begun = Instant::now();
+        let mut child = self.spawn(node);
+        while TcpStream::connect(self.address(node)).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "safekeeper {node} does not answer: {}", self.log_of(node));
+            std::thread::sleep(Duration::from_millis(10));
+            if child.try_wait().expect("our child can be waited for").is_some() {
+                child = self.spawn(node);
+            }
+        }
+        self.children[node - 1] = Some(child);
+    }
+
+    fn spawn(&self, node: usize) -> Child {
         let folder = self.folder(node);
         let log = self.log_file(node);
         let log = File::options().create(true).append(true).open(log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_strata-safekeeper"))
+        Command::new(env!("CARGO_BIN_EXE_strata-safekeeper"))
             .args(["--id", &node.to_string(), "--cluster", "0123456789abcdef0123456789abcdef"])
             .args(["--listen", &self.address(node), "--log", "warn"])
             .arg("--dir")
@@ -76,13 +91,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("the binary starts");
-        self.children[node - 1] = Some(child);
-        let begun = Instant::now();
-        while TcpStream::connect(self.address(node)).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "safekeeper {node} does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            .expect("the binary starts")
     }
 
     /// kill -9.
