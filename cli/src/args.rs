@@ -110,6 +110,8 @@ pub struct BranchCreate {
 pub enum ComputeVerb {
     /// Start a Postgres on a branch.
     Start(ComputeStart),
+    /// Change settings of a compute: at once, or at its next start if they need one or it does not run.
+    Set(ComputeSet),
     /// Stop a compute; prints the LSN at which its log ends.
     Stop { name: String },
     /// List computes.
@@ -139,6 +141,17 @@ pub struct ComputeStart {
     /// A setting of postgresql.conf, such as shared_buffers=1GB; may be repeated.
     #[arg(long = "set", value_name = "GUC=VALUE")]
     pub settings: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct ComputeSet {
+    pub name: String,
+    /// Settings of postgresql.conf; an empty value takes one away. Without any: what is kept.
+    #[arg(value_name = "GUC=VALUE")]
+    pub settings: Vec<String>,
+    /// Take a setting away; may be repeated.
+    #[arg(long, value_name = "GUC")]
+    pub reset: Vec<String>,
 }
 
 #[derive(Args)]

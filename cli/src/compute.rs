@@ -11,16 +11,16 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use strata_common::TenantTimelineId;
-use strata_compute::spec::{Endpoint, Phase, Spec, State, check_setting};
+use strata_compute::spec::{Endpoint, Phase, Spec, State};
 
 use crate::args::{ComputeAttach, ComputeStart};
 use crate::home::{Home, Locked, write_whole};
 use crate::init::Ports;
 use crate::output::{Output, table, to_stderr};
-use crate::postgres;
 use crate::process::{self, Running};
 use crate::registry::{self, Compute, Registry};
 use crate::users::RunAs;
+use crate::{postgres, settings};
 
 /// Start-up waits for safekeepers and the pageserver; when they are away it says so and goes on waiting up to this.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -44,6 +44,17 @@ pub fn alive(home: &Home, name: &str) -> Option<Running> {
     Running::alive(&home.pid_path(&process_name(name)))
 }
 
+/// Where a supervisor is told what to run.
+pub fn spec_path(home: &Home, name: &str) -> PathBuf {
+    home.root.join("run").join(format!("compute-{name}.spec.json"))
+}
+
+/// What the supervisor of a live compute says of itself.
+pub fn live_phase(home: &Home, name: &str) -> Option<Phase> {
+    alive(home, name)?;
+    Some(state(home, name).map_or(Phase::Starting, |state| state.phase))
+}
+
 fn state(home: &Home, name: &str) -> Option<State> {
     serde_json::from_str(&std::fs::read_to_string(state_path(home, name)).ok()?).ok()
 }
@@ -56,7 +67,7 @@ pub fn alive_on(home: &Home, registry: &Registry, tenant: &str, branch: &str) ->
 
 pub async fn start(home: &Home, tenant: &str, options: &ComputeStart) -> anyhow::Result<Output> {
     registry::check_name("compute", &options.name)?;
-    let settings = parse_settings(&options.settings)?;
+    let settings = settings::parse(&options.settings)?;
     let mut locked = home.lock()?;
     let registry = &locked.registry;
     registry.branch(tenant, &options.branch)?;
@@ -106,16 +117,6 @@ pub async fn attach(home: &Home, tenant: &str, options: &ComputeAttach) -> anyho
         settings: options.settings.clone(),
     };
     start(home, tenant, &options).await
-}
-
-fn parse_settings(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut settings = BTreeMap::new();
-    for pair in pairs {
-        let (name, value) = pair.split_once('=').with_context(|| format!("'{pair}' is not GUC=VALUE"))?;
-        check_setting(name, value)?;
-        settings.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-    }
-    Ok(settings)
 }
 
 fn register(
@@ -222,7 +223,7 @@ fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> 
         settings: with_cache_size(&compute.settings),
         state_file: state_path(home, name),
     };
-    let spec_path = home.root.join("run").join(format!("compute-{name}.spec.json"));
+    let spec_path = spec_path(home, name);
     write_whole(&spec_path, serde_json::to_string_pretty(&spec).context("a spec is plain JSON")?.as_bytes())?;
     // What a former life said must not be taken for this one's word.
     let _ = std::fs::remove_file(state_path(home, name));

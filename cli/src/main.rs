@@ -17,6 +17,7 @@ mod process;
 mod psql;
 mod registry;
 mod rpc;
+mod settings;
 mod status;
 mod tenant;
 mod users;
@@ -92,6 +93,7 @@ async fn run_compute(home: &Home, tenant: &str, verb: ComputeVerb) -> anyhow::Re
     match verb {
         ComputeVerb::Start(options) => compute::start(home, tenant, &options).await,
         ComputeVerb::Attach(options) => compute::attach(home, tenant, &options).await,
+        ComputeVerb::Set(options) => settings::set(home, &options).await,
         ComputeVerb::Stop { name } => compute::stop(home, &name).await,
         ComputeVerb::Detach { name } => compute::stop(home, &name).await,
         ComputeVerb::List => compute::list(home),

@@ -103,6 +103,38 @@ pub fn template(tree: &Path, run_as: RunAs) -> anyhow::Result<Vec<u8>> {
     Ok(tar)
 }
 
+/// Refuses a configuration file that Postgres itself would refuse: names that it does not know, values that they cannot have. Settings of
+/// libraries are taken on trust, for none is loaded.
+pub fn check_configuration(tree: &Path, run_as: RunAs, text: &str) -> anyhow::Result<()> {
+    let scratch =
+        tempfile::Builder::new().prefix("strata-check-").tempdir().context("cannot make a folder")?;
+    let file = scratch.path().join("postgresql.conf");
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    // Where ALTER SYSTEM would write: Postgres says so if it is missing.
+    let other = scratch.path().join("postgresql.auto.conf");
+    std::fs::write(&other, "").with_context(|| format!("cannot write {}", other.display()))?;
+    for path in [scratch.path(), &file, &other] {
+        nix::unistd::chown(path, Some(run_as.uid), Some(run_as.gid)).context("cannot own a folder")?;
+    }
+    let mut command = Command::new(tree.join("bin/postgres"));
+    // Prints one setting and ends, after it has read the file.
+    command.args(["-C", "data_directory", "-D"]).arg(scratch.path());
+    command.current_dir(scratch.path()).env("LC_ALL", "C").stdin(Stdio::null());
+    if nix::unistd::Uid::effective().is_root() {
+        command.uid(run_as.uid.as_raw()).gid(run_as.gid.as_raw());
+    }
+    let output = command.output().context("cannot run postgres")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let place = format!(" in file \"{}\"", file.display());
+    let line = said.lines().find_map(|line| line.split_once("LOG:  ").map(|(_, words)| words.trim()));
+    // Without the file that nobody but us will ever see.
+    let line = line.unwrap_or_else(|| said.trim());
+    bail!("{}", line.split_once(&place).map_or(line, |(before, _)| before))
+}
+
 pub fn bindir() -> anyhow::Result<Output> {
     let path = tree()?.join("bin").display().to_string();
     Ok(Output::new(json!({ "path": path }), path))

@@ -113,8 +113,19 @@ fn unpack(spec: &Spec, tar: &[u8]) -> anyhow::Result<()> {
         bail!("the base backup is incomplete: it has no pg_control");
     }
     place.write("postgresql.conf", &settings::postgresql_conf(spec))?;
+    place.write(settings::USER_CONF, &settings::user_conf(&spec.settings))?;
     place.write("pg_hba.conf", settings::PG_HBA_CONF)?;
     place.write("pg_ident.conf", "")
+}
+
+/// Replaces the file with the user's settings in the folder of a running server, which reads the old ones or the new.
+pub fn replace_user_conf(spec: &Spec, text: &str) -> anyhow::Result<()> {
+    let place = Place { folder: &spec.data_dir, owner: (spec.uid, spec.gid) };
+    let new = format!("{}.new", settings::USER_CONF);
+    place.write(&new, text)?;
+    let path = spec.data_dir.join(settings::USER_CONF);
+    std::fs::rename(spec.data_dir.join(new), &path)
+        .with_context(|| format!("cannot replace {}", path.display()))
 }
 
 /// Where a base backup goes, and whose it becomes.

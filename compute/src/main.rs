@@ -30,14 +30,13 @@ fn main() -> ExitCode {
 }
 
 fn run(path: &std::path::Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let spec: Spec = serde_json::from_str(&text).with_context(|| format!("{} is no spec", path.display()))?;
+    let spec = Spec::read(path)?;
     // One thread: the postmaster's parent-death signal hangs on the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(supervisor::run(spec));
+    let ended = runtime.block_on(supervisor::run(spec, path));
     // What is still being removed goes at the next start: nobody waits for it.
     runtime.shutdown_background();
     ended

@@ -1,6 +1,7 @@
 //! The settings that a compute's Postgres gets: guards on the command line, which neither ALTER SYSTEM nor ALTER ROLE beats
-//! (trap S14), and the user's in `postgresql.conf`.
+//! (trap S14), defaults in `postgresql.conf`, and the user's in a file that it includes.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use strata_common::Term;
@@ -44,25 +45,46 @@ pub fn guards(spec: &Spec, started: &Started, kept_cache: Option<Term>) -> Vec<S
     pairs.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
 }
 
-/// `postgresql.conf`: defaults that suit a compute, then what the user set.
+/// `postgresql.conf`: defaults that suit a compute; then it includes what the user set.
 pub fn postgresql_conf(spec: &Spec) -> String {
     let mut text = String::from(
-        "# Written at every start of the compute; settings are given with 'strata compute start --set'.\n\
+        "# Written at every start of the compute; settings are given with 'strata compute start --set' and 'strata compute set'.\n\
          max_prepared_transactions = 64\n\
          min_wal_size = 32MB\n\
          max_wal_size = 1GB\n\
          log_line_prefix = '%m [%p] '\n",
     );
-    let mut set = |name: &str, value: &str| {
-        let quoted = value.replace('\\', "\\\\").replace('\'', "''");
-        writeln!(text, "{name} = '{quoted}'").expect("writing to a string");
-    };
-    set("strata.lfc_path", &cache::pages(spec).display().to_string());
-    set("strata.lfc_max_size", &format!("{}MB", cache::default_mib(spec)));
-    for (name, value) in spec.settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
-        set(name, value);
+    set(&mut text, "strata.lfc_path", &cache::pages(spec).display().to_string());
+    set(&mut text, "strata.lfc_max_size", &format!("{}MB", cache::default_mib(spec)));
+    writeln!(text, "include '{USER_CONF}'").expect("writing to a string");
+    text
+}
+
+/// The file with the user's settings, beside `postgresql.conf`: the one that changes while the server runs.
+pub const USER_CONF: &str = "compute.conf";
+
+pub fn user_conf(settings: &BTreeMap<String, String>) -> String {
+    let mut text = String::from("# Written by 'strata compute start' and 'strata compute set'.\n");
+    // Libraries stand on the command line.
+    for (name, value) in settings.iter().filter(|(name, _)| *name != spec::PRELOADED) {
+        set(&mut text, name, value);
     }
     text
+}
+
+/// One line; the escapes are those that guc-file.l reads (GUC_scanstr): a value may hold anything but the byte 0.
+fn set(text: &mut String, name: &str, value: &str) {
+    write!(text, "{name} = '").expect("writing to a string");
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '\'' => text.push_str("''"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            other => text.push(other),
+        }
+    }
+    text.push_str("'\n");
 }
 
 /// `pg_hba.conf`: loopback only, no password (the server listens nowhere else).
@@ -108,7 +130,9 @@ mod tests {
 
     #[test]
     fn values_are_quoted() {
-        assert!(postgresql_conf(&test_spec()).contains("search_path = 'o''x\\\\y'\n"));
+        assert!(user_conf(&test_spec().settings).ends_with("\nsearch_path = 'o''x\\\\y'\n"));
+        let injected = BTreeMap::from([("log_line_prefix".to_owned(), " '\r\nfsync = 'on' ".to_owned())]);
+        assert!(user_conf(&injected).ends_with("\nlog_line_prefix = ' ''\\r\\nfsync = ''on'' '\n"));
     }
 
     #[test]
@@ -118,5 +142,6 @@ mod tests {
         let given = guards(&spec, &STARTED, None);
         assert!(given.contains(&"shared_preload_libraries=strata,pg_stat_statements".to_owned()));
         assert!(!postgresql_conf(&spec).contains("shared_preload_libraries"));
+        assert!(!user_conf(&spec.settings).contains("shared_preload_libraries"));
     }
 }

@@ -1,9 +1,9 @@
 //! What a supervisor is told (`Spec`) and what it says of itself (`State`), both as JSON files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use strata_common::{Lsn, NodeId, SystemId, TenantTimelineId, Term};
 
@@ -33,9 +33,17 @@ pub struct Spec {
     pub port: u16,
     pub uid: u32,
     pub gid: u32,
-    /// Settings of the user, for postgresql.conf.
+    /// Settings of the user; those that were changed since by a reload are kept here, so that a start after a crash has them too.
     pub settings: BTreeMap<String, String>,
     pub state_file: PathBuf,
+}
+
+impl Spec {
+    pub fn read(path: &Path) -> anyhow::Result<Spec> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no spec", path.display()))
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +112,9 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.relation_slots",
 ];
 
+/// What a configuration file takes for a command.
+const DIRECTIVES: &[&str] = &["include", "include_dir", "include_if_exists"];
+
 /// Settings with a least value: below it our workers, or prepared transactions that are alive, have no place.
 const LEAST_VALUES: &[(&str, u32)] =
     &[("max_prepared_transactions", 10), ("max_replication_slots", 2), ("max_worker_processes", 4)];
@@ -114,6 +125,9 @@ pub fn check_setting(name: &str, value: &str) -> anyhow::Result<()> {
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
     if !plain {
         bail!("'{name}' is no name of a setting");
+    }
+    if DIRECTIVES.contains(&name.as_str()) {
+        bail!("'{name}' is no setting: give the settings themselves");
     }
     let own = name.starts_with("strata.") && !TUNABLE_SETTINGS.contains(&name.as_str());
     if own || GUARDED_SETTINGS.contains(&name.as_str()) {
@@ -174,7 +188,8 @@ mod tests {
 
     #[test]
     fn guarded_settings_are_refused_however_they_are_written() {
-        for bad in ["fsync", " FSYNC ", "strata.term", "Strata.Term", "", "a b", "work_mem; fsync"] {
+        for bad in ["fsync", " FSYNC ", "strata.term", "Strata.Term", "", "a b", "work_mem; fsync", "Include"]
+        {
             assert!(check_setting(bad, "1").is_err(), "{bad}");
         }
         assert!(check_setting("work_mem", "1MB").is_ok());

@@ -4,6 +4,7 @@
 //! Postgres ends by itself its pages are gone (trap S7), so the answer is always a whole new start in a new term, unless
 //! another compute was elected meanwhile: then this one ends (SK-2, trap S2).
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -28,13 +29,13 @@ const WELL_STARTED: Duration = Duration::from_secs(60);
 /// Crashes in a row after which the supervisor gives up.
 const CRASHES_MAX: u32 = 5;
 
-/// Runs the compute to its end. The state file says how it ended.
-pub async fn run(spec: Spec) -> anyhow::Result<()> {
+/// Runs the compute to its end. The state file says how it ended. `path`: where the spec was read.
+pub async fn run(spec: Spec, path: &Path) -> anyhow::Result<()> {
     // Before anything is said or asked for: the state file and the term are that server's.
     data_dir::refuse_live(&spec.data_dir, LEAVES_MAX).await?;
     let mut state = StateFile::new(&spec);
     let mut stop = Stop::listen()?;
-    let ended = life(&spec, &mut state, &mut stop).await;
+    let ended = life(spec, path, &mut state, &mut stop).await;
     match ended {
         Ok(End::Stopped { end_lsn, problem }) => {
             state.set_end(end_lsn);
@@ -65,13 +66,13 @@ enum Watched {
     Crashed,
 }
 
-async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
+async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
     let mut crashes = 0;
     let mut had = None;
     loop {
         state.begin_start()?;
         let started = tokio::select! {
-            started = start(spec, had, state) => started,
+            started = start(&spec, had, state) => started,
             () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
         };
         let (started, mut postmaster) = match started {
@@ -83,7 +84,7 @@ async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Re
         tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
         let running_since = tokio::time::Instant::now();
         match watch(&mut postmaster, stop).await? {
-            Watched::StopAsked => return end(spec, state, &started, &mut postmaster).await,
+            Watched::StopAsked => return end(&spec, state, &started, &mut postmaster).await,
             Watched::Crashed => {
                 crashes = if running_since.elapsed() > WELL_STARTED { 1 } else { crashes + 1 };
                 anyhow::ensure!(
@@ -92,8 +93,17 @@ async fn life(spec: &Spec, state: &mut StateFile, stop: &mut Stop) -> anyhow::Re
                 );
                 tracing::warn!("Postgres ended by itself; starting anew");
                 tokio::time::sleep(Duration::from_millis(100 * u64::from(crashes - 1))).await;
+                take_changed_settings(&mut spec, path);
             }
         }
+    }
+}
+
+/// What was changed by a reload since the start is kept in the spec.
+fn take_changed_settings(spec: &mut Spec, path: &Path) {
+    match Spec::read(path) {
+        Ok(now) => spec.settings = now.settings,
+        Err(error) => tracing::warn!("settings that were changed since the start are lost: {error:#}"),
     }
 }
 

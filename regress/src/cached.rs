@@ -120,13 +120,7 @@ fn start(whole: &Whole, settings: &[&str]) -> Result<Compute> {
 
 /// Sets `strata.lfc_size_limit` of a running compute.
 pub fn set_limit(whole: &Whole, compute: &Compute, limit: &str) -> Result<()> {
-    let path = compute.pgdata.join("postgresql.conf");
-    let text = std::fs::read_to_string(&path)?;
-    let lines = text.lines().filter(|line| !line.starts_with("strata.lfc_size_limit"));
-    let set = format!("strata.lfc_size_limit = '{limit}'");
-    let text: String = lines.chain([set.as_str()]).map(|line| format!("{line}\n")).collect();
-    std::fs::write(&path, text)?;
-    whole.sql(&compute.connstr, "SELECT pg_reload_conf()")?;
+    whole.strata(&["compute", "set", &compute.name, &format!("strata.lfc_size_limit={limit}")])?;
     Ok(())
 }
 

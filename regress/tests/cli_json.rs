@@ -36,6 +36,7 @@ fn every_verb_prints_what_is_promised() -> Result<()> {
         ("branch list", &["branch", "list"]),
         ("compute start", &["compute", "start", "a"]),
         ("compute attach", &["compute", "attach", "b", "--branch", "child"]),
+        ("compute set", &["compute", "set", "a", "work_mem=8MB", "shared_buffers=64MB"]),
         ("compute list", &["compute", "list"]),
         ("compute show", &["compute", "show", "a"]),
         ("compute logs", &["compute", "logs", "a", "--lines", "2"]),
