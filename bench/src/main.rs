@@ -145,7 +145,7 @@ fn main() -> Result<()> {
         (&["C3"], |arguments, size| percentiles::near(&arguments.vanilla, &arguments.out, size)),
         (&["C4"], |arguments, size| percentiles::far(&arguments.vanilla, size)),
         (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
-        (&["I4-seq-2ms", "I4-bitmap-2ms"], |_, size| scans::far(size)),
+        (&["I4-seq-2ms", "I4-bitmap-2ms", "I5-index-2ms"], |_, size| scans::far(size)),
     ];
     for (ids, benchmark) in benchmarks {
         if !ids.iter().any(|id| arguments.wants(id)) {

@@ -1,5 +1,5 @@
-//! I4: what prefetch is worth when the pageserver is far away (every answer comes 2 ms later), beside the same server with prefetch
-//! switched off. B5: a sequential scan of a table ten times as large as shared buffers, all of it from the pageserver, beside vanilla
+//! I4, I5: what prefetch is worth when the pageserver is far away (every answer comes 2 ms later), beside the same server with prefetch
+//! switched off; I5 of an index scan whose rows are all over the table. B5: a sequential scan of a table ten times as large as shared buffers, all of it from the pageserver, beside vanilla
 //! reading it from the operating system's page cache.
 
 use std::path::Path;
@@ -31,6 +31,10 @@ const REMOTE_ONLY: &str = "strata.lfc_max_size=0";
 const SCAN: &str = "SELECT count(filler) FROM t";
 /// Every twelfth page or so, by an index.
 const BITMAP: &str = "SELECT count(filler) FROM t WHERE n % 100 = 0";
+
+/// Rows all over the table, by the index `t_k`.
+const INDEX: &str = "SELECT count(filler) FROM t WHERE n::bigint * 7919 % 1000003 BETWEEN 1 AND 17000";
+const INDEX_ROWS: &str = "SELECT count(DISTINCT (ctid::text::point)[0]) FROM t WHERE n::bigint * 7919 % 1000003 BETWEEN 1 AND 17000";
 
 /// A table of about so many megabytes, its index on every hundredth row.
 fn fill(session: &mut Session, megabytes: u32) -> Result<f64> {
@@ -81,35 +85,51 @@ pub fn far(size: Size) -> Result<Vec<Row>> {
     session.sql("CREATE EXTENSION strata")?;
     let all = fill(&mut session, size.scan_megabytes)?;
     let some = pages(&mut session, "SELECT count(DISTINCT (ctid::text::point)[0]) FROM t WHERE n % 100 = 0")?;
+    session.sql("CREATE INDEX t_k ON t((n::bigint * 7919 % 1000003))")?;
+    session.sql("ANALYZE t")?;
+    let scattered = pages(&mut session, INDEX_ROWS)?;
     slow.delay(DELAY);
     let mut rows = Vec::new();
-    for (id, what, before, sql, pages) in [
-        ("I4-seq-2ms", "sequential scan", "", SCAN, all),
+    let (max, index_scans) = ("strata.prefetch_max", "strata.prefetch_index_scans");
+    for (id, what, before, sql, pages, setting) in [
+        ("I4-seq-2ms", "sequential scan", "", SCAN, all, max),
         (
             "I4-bitmap-2ms",
             "bitmap heap scan",
             "SET enable_seqscan = off; SET enable_indexscan = off",
             BITMAP,
             some,
+            max,
+        ),
+        (
+            "I5-index-2ms",
+            "index scan in another order than the table's",
+            "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_indexscan = on",
+            INDEX,
+            scattered,
+            index_scans,
         ),
     ] {
         session.sql(before)?;
         let megabytes = pages * PAGE_MEGABYTES;
         let (load, mut pairs) = (load_average(), Vec::new());
         for _ in 0..size.rounds {
-            session.sql("RESET strata.prefetch_max")?;
+            session.sql(&format!("RESET {setting}"))?;
             let with = seconds(&mut session, sql)?;
-            session.sql("SET strata.prefetch_max = 0")?;
+            session.sql(&format!("SET {setting} = 0"))?;
             let without = seconds(&mut session, sql)?;
             progress(&format!("{id}: {with:.2} s with prefetch, {without:.2} s without"));
             pairs.push(Pair { ours: megabytes / with, peer: megabytes / without });
         }
-        session.sql("RESET strata.prefetch_max")?;
+        session.sql(&format!("RESET {setting}"))?;
         let details =
             json!({ "pages": pages, "counters": counters(&mut session)?, "load_average_before": load });
         let name = format!("{what} of {pages:.0} remote pages, answers 2 ms late");
-        let note = "peer: the same server with strata.prefetch_max = 0, which still reads 16 pages of a sequence at once";
-        rows.push(Row::compared(id, name, "MB/s", &pairs).note(note).details(details));
+        let mut note = format!("peer: the same server with {setting} = 0");
+        if setting == max {
+            note.push_str(", which still reads 16 pages of a sequence at once");
+        }
+        rows.push(Row::compared(id, name, "MB/s", &pairs).note(&note).details(details));
     }
     Ok(rows)
 }

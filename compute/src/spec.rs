@@ -109,6 +109,7 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.lfc_size_limit",
     "strata.prefetch_buffers",
     "strata.prefetch_max",
+    "strata.prefetch_index_scans",
     "strata.relation_slots",
 ];
 

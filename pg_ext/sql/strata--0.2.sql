@@ -128,13 +128,13 @@ COMMENT ON VIEW strata_lfc_prewarm_progress IS
 
 CREATE FUNCTION strata_prefetch_counters(
     OUT requested bigint, OUT used bigint, OUT waited bigint, OUT expired bigint, OUT wasted bigint, OUT refused bigint,
-    OUT open_requests bigint, OUT unanswered bigint, OUT held_pages bigint) RETURNS SETOF record
+    OUT open_requests bigint, OUT unanswered bigint, OUT held_pages bigint, OUT index_scans bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 1
     AS 'MODULE_PATHNAME', 'strata_prefetch_counters_wrapper';
 
 CREATE VIEW strata_stat_prefetch AS SELECT * FROM strata_prefetch_counters();
 COMMENT ON VIEW strata_stat_prefetch IS
-    'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read), refused; then requests and pages held now, and requests without an answer yet';
+    'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read), refused; then requests and pages held now, and requests without an answer yet; and of those requested the pages that index scans were to read';
 
 REVOKE ALL ON FUNCTION strata_lsns(), strata_last_written_lsn(regclass, text, bigint), strata_page_request_stats(),
     strata_spilled_pages(), strata_keeper(), strata_working_set_pages(double precision),

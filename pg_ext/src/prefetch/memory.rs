@@ -30,6 +30,8 @@ pub struct Counters {
     pub wasted: AtomicU64,
     /// The pageserver gave no page; they are asked for again if they are read.
     pub refused: AtomicU64,
+    /// Of those requested: for index scans.
+    pub index_scans: AtomicU64,
 }
 
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
-//! Pages that are asked for before they are read: on the server's advice (bitmap scans, ANALYZE, pg_prewarm, VACUUM's truncation), and
-//! ahead of what a session reads one block after the other. What may be used is decided by `strata_smgr::prefetch`; here are shared
+//! Pages that are asked for before they are read: on the server's advice (bitmap scans, ANALYZE, pg_prewarm, VACUUM's truncation),
+//! ahead of what a session reads one block after the other, and ahead of index scans. What may be used is decided by `strata_smgr::prefetch`; here are shared
 //! memory and the waiting.
 //!
 //! Everything a session asks for ahead is its own, until it reads it, its transaction ends or it exits (P7). L3: the last-written LSN is
@@ -7,7 +7,11 @@
 //! permanent relations take part, and only blocks before the end that is known here. Pages of the spill store, of shared buffers and of
 //! the file cache are not asked for; where one gets into the spill store meanwhile, the reader looks there first.
 
+mod btree;
 pub mod memory;
+mod plan;
+pub mod running;
+pub mod scans;
 pub mod settings;
 mod sql;
 
@@ -254,6 +258,14 @@ fn free(ended: &Ended) {
     memory::pool().end(ended.run.slot, &ended.run.pages, LOOKS, || slot.abandon());
 }
 
+/// The block will not be read after all. Nothing if it was read meanwhile.
+fn drop_block(rel: RelFork, block: BlockNumber) {
+    if BOOK.with_borrow(|book| book.holds(rel, block)) {
+        memory::counters().wasted.fetch_add(1, Ordering::Relaxed);
+        strike(rel, block);
+    }
+}
+
 /// Of a slot that was left behind: its pages, if no answer can come any more.
 fn is_quiet(number: usize) -> Option<Vec<usize>> {
     let targets = slot_at(number).abandon_left()?;
@@ -262,6 +274,7 @@ fn is_quiet(number: usize) -> Option<Vec<usize>> {
 
 /// The transaction is over, and with it whatever its plans wanted to read.
 pub fn end_of_transaction() {
+    scans::forget_all();
     while let Some(slot) = BOOK.with_borrow(Book::any) {
         give_up(slot);
     }

@@ -4,6 +4,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 static BUFFERS: GucSetting<i32> = GucSetting::<i32>::new(2048);
+static INDEX_SCANS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX: GucSetting<i32> = GucSetting::<i32>::new(256);
 
 /// Pages that advice of the server itself reaches ahead, where the user says nothing. Its own defaults (1 and 10) are made for a disk
@@ -31,6 +32,14 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::UNIT_BLOCKS,
     );
+    GucRegistry::define_bool_guc(
+        c"strata.prefetch_index_scans",
+        c"Asks for the pages that an index scan will read ahead of it.",
+        c"Of btrees, from the entries of the index page that the scan is on.",
+        &INDEX_SCANS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
 }
 
 /// With remote storage the server gives more advice, unless the user has set it otherwise.
@@ -51,6 +60,10 @@ pub fn raise_advice() {
 
 pub fn buffers() -> usize {
     usize::try_from(BUFFERS.get()).unwrap_or(0)
+}
+
+pub fn index_scans() -> bool {
+    INDEX_SCANS.get()
 }
 
 /// Pages of this session.

@@ -21,6 +21,7 @@ fn strata_prefetch_counters() -> TableIterator<
         name!(open_requests, i64),
         name!(unanswered, i64),
         name!(held_pages, i64),
+        name!(index_scans, i64),
     ),
 > {
     if !memory::is_attached() {
@@ -40,5 +41,6 @@ fn strata_prefetch_counters() -> TableIterator<
         count(slots as u64),
         count(super::unanswered()),
         count(pages as u64),
+        value(&counters.index_scans),
     ))
 }

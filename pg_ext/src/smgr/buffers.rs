@@ -61,6 +61,19 @@ pub fn lsn_in_buffer(rel: RelFork, block: BlockNumber) -> Option<Lsn> {
     .flatten()
 }
 
+/// One byte of a page that is in shared buffers with valid content. Others may be changing it.
+pub fn byte_of(rel: RelFork, block: BlockNumber, offset: usize) -> Option<u8> {
+    assert!(offset < BLOCK_BYTES, "a byte of a page");
+    let byte = |index: usize| {
+        // SAFETY: the mapping lock keeps the page in its buffer, and the byte is within it.
+        let read = || unsafe {
+            std::ptr::read_volatile(pg_sys::BufferBlocks.add(index * BLOCK_BYTES + offset).cast::<u8>())
+        };
+        (state_word(index) & BM_VALID != 0).then(read)
+    };
+    look_up(rel, block, byte).flatten()
+}
+
 const BM_DIRTY: u32 = 1 << 23;
 
 /// Writes dirty pages of permanent relations that `wanted` names, at most `most` of them; `wanted` is asked with the page locked.

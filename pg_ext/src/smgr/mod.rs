@@ -70,6 +70,7 @@ pub fn init() {
         }
         crate::communicator::register();
         crate::prefetch::settings::raise_advice();
+        crate::prefetch::running::install();
     }
     crate::keeper::register();
     settings::set_mode(wanted);

@@ -50,7 +50,7 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
         unsafe { std::ptr::write_bytes(target.cast::<u8>(), 0, BLOCK_BYTES) };
     }
     let stream = prefetch::read_ahead(rel, entry.as_ref(), first, inside);
-    let mut waited = false;
+    let (mut waited, mut taken) = (false, false);
     let mut missing: Vec<Range<usize>> = Vec::new();
     for (index, &target) in targets.iter().enumerate().take(inside) {
         let block = BlockNumber(first.0 + index as u32);
@@ -62,7 +62,7 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
             compare_spilled(reln, rel, block, page);
             shadow::check_spilled(rel, block, page);
         } else if let Some(used) = take_prefetched(rel, block, target, page) {
-            waited |= used.waited;
+            (waited, taken) = (waited || used.waited, true);
         } else if mode() == Mode::Remote
             && lfc::read(rel, block, state::last_written().page(rel, block), page)
         {
@@ -76,6 +76,11 @@ pub unsafe fn read(reln: SMgrRelation, fork: ForkNumber, first: BlockNumber, tar
     }
     if waited {
         prefetch::waited(stream);
+    }
+    let lacks = !missing.is_empty();
+    if targets.len() == 1 && (taken || lacks) {
+        let read = prefetch::scans::Read { table: rel, block: first, waited: waited || lacks };
+        prefetch::scans::read(&read, entry.as_ref());
     }
     read_missing(reln, rel, entry.as_ref(), first, targets, &missing);
 }

@@ -1,14 +1,16 @@
 //! Pages that are asked for before they are read, so that a reader waits for the pageserver less often (D7, L3, P7).
 //!
-//! `streams` finds out what will be read soon, `pool` gives out slots and pages of shared memory, `book` is one backend's account of
+//! `streams` and `leaf` find out what will be read soon, `pool` gives out slots and pages of shared memory, `book` is one backend's account of
 //! what it has asked for. An answer waits in its page until it is read or given up. Whether it may be used is decided when it is
 //! read, by `is_usable`: nothing has to be told of changes, truncations or drops.
 
 pub mod book;
+pub mod leaf;
 pub mod pool;
 pub mod streams;
 
 pub use book::{Book, Found, Run};
+pub use leaf::LeafScan;
 pub use pool::Pool;
 pub use streams::Streams;
 
