@@ -79,7 +79,8 @@ fn vanilla_memory_kb(size: &Size) -> Result<u64> {
     let filled =
         cluster.client("pgbench", "postgres").args(["-i", "-q", "-s", &SCALE.to_string()]).output()?;
     ensure!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
-    let load = Size { seconds: 20, ..*size };
+    // Ended as soon as it was seen.
+    let load = Size { seconds: 120, ..*size };
     let mut readers = readers(cluster.client("pgbench", "postgres"), &load, "postgres")?;
     let seen = look(size, |query| cluster.sql(query));
     readers.kill()?;

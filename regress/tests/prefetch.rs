@@ -156,7 +156,8 @@ fn scans_advice_and_samples_are_asked_for_ahead() -> Result<()> {
     ensure!((150..=250).contains(&used), "a bitmap scan of 200 pages used {used} of {requested}");
 
     let (requested, used, _) = server.grown("SET default_statistics_target = 1; ANALYZE t")?;
-    ensure!(used > 100 && requested < 350, "ANALYZE of a sample of 300 rows used {used} of {requested}");
+    // A sample that happens to lie close together looks like a sequence here and there.
+    ensure!(used > 100 && requested < 2 * used, "ANALYZE of a sample of 300 rows used {used} of {requested}");
 
     let (requested, used, _) = server.grown("SELECT pg_prewarm('t')")?;
     ensure!(used * 10 > pages * 9, "pg_prewarm of {pages} pages used {used} of {requested}");
