@@ -188,6 +188,46 @@ fn a_database_is_copied_ahead() -> Result<()> {
     server.nothing_is_held()
 }
 
+/// Each worker of a parallel scan asks ahead for itself, and what it has left over goes with it.
+#[test]
+fn parallel_scans_are_asked_for_ahead() -> Result<()> {
+    let server = Server::with(&[])?;
+    let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
+    let parallel = "SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+        SET min_parallel_table_scan_size = 0; SET min_parallel_index_scan_size = 0; SET enable_bitmapscan = off; SET cpu_tuple_cost = 1;";
+    let expected = format!("{ROWS}|{}|{}", ROWS * (ROWS + 1) / 2, ROWS * 900);
+    let query = "SELECT count(*), sum(n), sum(length(filler)) FROM t";
+    let scans = [
+        ("Parallel Seq Scan", "SET enable_indexscan = off;", query.to_owned()),
+        ("Parallel Index Scan", "SET enable_seqscan = off;", format!("{query} WHERE n > 0")),
+    ];
+    for (scan, off, query) in &scans {
+        let explained = server.sql(&format!("{parallel} {off} EXPLAIN (ANALYZE, COSTS OFF) {query}"))?;
+        ensure!(explained.contains(scan) && explained.contains("Workers Launched: 2"), "{explained}");
+        let (requested, used, _) = server.grown(&format!("{parallel} {off} {query}"))?;
+        // Of a small table each worker gets a page or two at a time, which is no sequence.
+        ensure!(used * 10 > pages, "{scan} of {pages} pages used {used} of {requested}");
+        server.sql("SELECT evict('t')")?;
+        let sums = server.sql(&format!("{parallel} {off} {query}"))?;
+        ensure!(sums == expected, "{scan} reads the table as {sums}");
+    }
+    server.nothing_is_held()
+}
+
+/// A transaction that is prepared is over for its session.
+#[test]
+fn a_prepared_transaction_holds_nothing() -> Result<()> {
+    let server = Server::with(&["max_prepared_transactions=10"])?;
+    server.sql("SELECT evict('t')")?;
+    let mut session = Session::open(&server.compute)?;
+    session.sql("BEGIN; CREATE TABLE made(n int); SELECT pg_prewarm('t', 'prefetch', 'main', 0, 99)")?;
+    ensure!(server.stat("held_pages")? == 100, "nothing is held: the test shows nothing");
+    session.sql("PREPARE TRANSACTION 'p'")?;
+    server.nothing_is_held()?;
+    session.sql("ROLLBACK PREPARED 'p'")?;
+    server.scan()
+}
+
 /// Memory for no page at all, and for fewer than one scan wants.
 #[test]
 fn without_memory_and_with_little() -> Result<()> {

@@ -116,6 +116,9 @@ fn window_max() -> u32 {
 
 /// Asks for what is worth it. All before the answer is asked for, or not worth it.
 fn ask(rel: RelFork, entry: Option<&RelEntry>, range: Range<u32>) -> u32 {
+    if range.is_empty() || room() == 0 {
+        return range.start;
+    }
     let wanted = |block: u32| block < range.end && is_wanted(rel, entry, BlockNumber(block));
     let (mut block, mut any) = (range.start, false);
     while block < range.end {

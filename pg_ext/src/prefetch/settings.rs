@@ -66,7 +66,7 @@ pub fn index_scans() -> bool {
     INDEX_SCANS.get()
 }
 
-/// Pages of this session.
+/// Pages of this session. Half of all at most: what a session holds in an open transaction without reading on is lost to others.
 pub fn max() -> usize {
-    usize::try_from(MAX.get()).unwrap_or(0)
+    usize::try_from(MAX.get()).unwrap_or(0).min(buffers().div_ceil(2))
 }

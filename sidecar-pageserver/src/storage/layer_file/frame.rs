@@ -23,7 +23,7 @@ pub const INDEX_FRAME: u32 = u32::MAX;
 pub const BLOOM_FRAME: u32 = u32::MAX - 1;
 
 thread_local! {
-    // Made once per thread: making one costs more than a block's work.
+    // Made once per thread: making one costs as much as a block's work.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
 }
@@ -69,15 +69,22 @@ pub fn decode(number: u32, frame: Bytes) -> Result<Bytes, String> {
     }
     let raw = match codec {
         CODEC_PLAIN => frame.slice(FRAME_HEADER_BYTES..),
-        CODEC_ZSTD => zstd::bulk::decompress(payload, raw_bytes)
-            .map_err(|e| format!("it does not decompress: {e}"))?
-            .into(),
+        CODEC_ZSTD => {
+            decompress(payload, raw_bytes).map_err(|e| format!("it does not decompress: {e}"))?.into()
+        }
         other => return Err(format!("codec {other} is unknown")),
     };
     if raw.len() != raw_bytes {
         return Err(format!("its content has {} bytes, not {raw_bytes}", raw.len()));
     }
     Ok(raw)
+}
+
+fn decompress(payload: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| match kept {
+        Some(decompressor) => decompressor.decompress(payload, raw_bytes),
+        None => zstd::bulk::decompress(payload, raw_bytes),
+    })
 }
 
 fn checksum(number: u32, rest: &[u8]) -> u32 {
