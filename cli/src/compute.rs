@@ -377,6 +377,7 @@ fn shown(registry: &Registry, name: &str, state: Option<&State>, alive: bool) ->
         "pgdata": state.map(|state| &state.data_dir),
         "timings_ms": state.map(|state| &state.timings_ms).map_or_else(|| json!({}), |timings| json!(timings)),
         "problem": state.map_or("", |state| state.problem.as_str()),
+        "metrics": live.and_then(|state| state.metrics.as_ref()),
     })
 }
 

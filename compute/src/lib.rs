@@ -6,6 +6,7 @@ pub mod cache;
 pub mod closed_log;
 pub mod data_dir;
 pub mod handoff;
+pub mod metrics;
 pub mod postmaster;
 pub mod reload;
 mod segments;

@@ -74,6 +74,9 @@ pub struct State {
     pub timings_ms: BTreeMap<String, u64>,
     /// What it waits for, or why it ended. Empty: nothing to say.
     pub problem: String,
+    /// Where `/metrics` and `/status` are served, `host:port`.
+    #[serde(default)]
+    pub metrics: Option<String>,
 }
 
 /// Settings that hold durability or our own place in the server up (trap S14); a user cannot give them.

@@ -1,17 +1,21 @@
 //! The state file: what the supervisor says of itself, replaced whole so that a reader never sees half of it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
 use strata_common::{Lsn, Term};
+use tokio::sync::watch;
 
 use crate::spec::{Phase, Spec, State};
 
 pub struct StateFile {
     path: PathBuf,
     state: State,
+    /// Whoever serves `/status` sees each state that is written.
+    said: watch::Sender<State>,
     step_began: Instant,
 }
 
@@ -30,8 +34,18 @@ impl StateFile {
             end_lsn: None,
             timings_ms: BTreeMap::new(),
             problem: String::new(),
+            metrics: None,
         };
-        StateFile { path: spec.state_file.clone(), state, step_began: Instant::now() }
+        let said = watch::channel(state.clone()).0;
+        StateFile { path: spec.state_file.clone(), state, said, step_began: Instant::now() }
+    }
+
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.said.subscribe()
+    }
+
+    pub fn set_metrics(&mut self, address: SocketAddr) {
+        self.state.metrics = Some(address.to_string());
     }
 
     /// A new start begins: its steps are timed anew.
@@ -62,6 +76,7 @@ impl StateFile {
     pub fn phase(&mut self, phase: Phase, problem: impl Into<String>) -> anyhow::Result<()> {
         self.state.phase = phase;
         self.state.problem = problem.into();
+        self.said.send_replace(self.state.clone());
         let text = serde_json::to_string_pretty(&self.state).context("a state is plain JSON")?;
         let describe = || format!("cannot write {}", self.path.display());
         let folder = self.path.parent().with_context(describe)?;

@@ -16,7 +16,7 @@ use crate::handoff::{self, Started};
 use crate::postmaster::Postmaster;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
-use crate::{cache, data_dir, segments, tail};
+use crate::{cache, data_dir, metrics, segments, tail};
 
 /// What Postgres gets for a fast stop before it is stopped at once.
 const STOP_MAX: Duration = Duration::from_secs(20);
@@ -35,6 +35,11 @@ pub async fn run(spec: Spec, path: &Path) -> anyhow::Result<()> {
     data_dir::refuse_live(&spec.data_dir, LEAVES_MAX).await?;
     let mut state = StateFile::new(&spec);
     let mut stop = Stop::listen()?;
+    match metrics::serve(&spec, state.watch()) {
+        Ok(address) => state.set_metrics(address),
+        // Nobody needs them to run.
+        Err(error) => tracing::warn!("no metrics: {error:#}"),
+    }
     let ended = life(spec, path, &mut state, &mut stop).await;
     match ended {
         Ok(End::Stopped { end_lsn, problem }) => {

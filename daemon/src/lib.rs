@@ -7,6 +7,7 @@
 
 extern crate self as strata_daemon;
 
+pub mod bounded;
 pub mod build;
 pub mod config;
 pub mod http;

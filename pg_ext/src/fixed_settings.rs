@@ -82,7 +82,7 @@ pub unsafe extern "C-unwind" fn before_command(node: *mut pg_sys::Node) {
             PgLogLevel::ERROR,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "ALTER SYSTEM is not supported on a compute: its file would be gone at the next start; \
-             give settings with \"strata compute start --set NAME=VALUE\", or use ALTER DATABASE or ALTER ROLE"
+             give settings with \"strata compute set\", or use ALTER DATABASE or ALTER ROLE"
         );
     }
 }

@@ -54,7 +54,7 @@ pub fn touch(rel: RelFork, first: BlockNumber, count: u32) {
 
 /// Different pages asked for in the last `seconds`, or since the start or the last reset; null in a server without the library.
 #[pg_extern]
-fn strata_working_set_pages(seconds: Option<f64>) -> Option<i64> {
+pub fn strata_working_set_pages(seconds: Option<f64>) -> Option<i64> {
     let window = match seconds {
         None => Window::Ever,
         Some(seconds) if seconds >= 1.0 => Window::Last(seconds.min(f64::from(u32::MAX)) as u32),

@@ -10,7 +10,7 @@ mod kept;
 mod memory;
 mod prewarm;
 pub mod settings;
-mod sql;
+pub mod sql;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

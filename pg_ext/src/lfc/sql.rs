@@ -13,7 +13,7 @@ fn count(value: u64) -> i64 {
 /// Sizes and counters; no row without a cache.
 #[pg_extern]
 #[allow(clippy::type_complexity, reason = "the columns of a row")]
-fn strata_lfc_counters() -> TableIterator<
+pub fn strata_lfc_counters() -> TableIterator<
     'static,
     (
         name!(state, &'static str),

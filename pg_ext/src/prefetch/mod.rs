@@ -13,7 +13,7 @@ mod plan;
 pub mod running;
 pub mod scans;
 pub mod settings;
-mod sql;
+pub mod sql;
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

@@ -9,7 +9,7 @@ use super::memory;
 /// What became of pages that were asked for ahead, and what is under way; no row without remote storage.
 #[pg_extern]
 #[allow(clippy::type_complexity, reason = "the columns of a row")]
-fn strata_prefetch_counters() -> TableIterator<
+pub fn strata_prefetch_counters() -> TableIterator<
     'static,
     (
         name!(requested, i64),

@@ -21,7 +21,7 @@ fn raw(lsn: Lsn) -> i64 {
 /// Insert and flush position here, what a majority has, and how far the pageserver is; null where nothing is known.
 #[pg_extern]
 #[allow(clippy::type_complexity, reason = "the columns of a row")]
-fn strata_lsns() -> TableIterator<
+pub fn strata_lsns() -> TableIterator<
     'static,
     (
         name!(insert_lsn, i64),
@@ -73,7 +73,7 @@ fn strata_last_written_lsn(relation: pg_sys::Oid, fork: &str, block: i64) -> Opt
 /// One row per kind of request. Latencies in microseconds; the histogram's n-th number counts those below 2^(n-1).
 #[pg_extern]
 #[allow(clippy::type_complexity, reason = "the columns of a row")]
-fn strata_page_request_stats() -> TableIterator<
+pub fn strata_page_request_stats() -> TableIterator<
     'static,
     (
         name!(kind, &'static str),

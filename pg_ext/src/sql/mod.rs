@@ -1,5 +1,6 @@
 //! The extension's SQL functions. Their declarations stand in `sql/strata--*.sql`.
 
+pub mod counters;
 mod safekeepers;
 
 use pgrx::prelude::*;
