@@ -110,6 +110,7 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.lfc_max_size",
     "strata.lfc_path",
     "strata.lfc_size_limit",
+    "strata.lfc_state_interval",
     "strata.prefetch_buffers",
     "strata.prefetch_max",
     "strata.prefetch_index_scans",

@@ -55,6 +55,11 @@ pub enum Damaged {
     Page(usize),
 }
 
+/// How many pages an index of so many bytes may have.
+pub const fn pages_in(bytes: usize) -> usize {
+    bytes.saturating_sub(HEADER_BYTES + CHECKSUM_BYTES) / PAGE_BYTES
+}
+
 /// The index as bytes; of each partition in the order in which pages would leave.
 pub fn encode(owner: Owner, pages: &[KeptPage]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + pages.len() * PAGE_BYTES + CHECKSUM_BYTES);
@@ -173,6 +178,7 @@ mod tests {
         let page = KeptPage { name, place: 0x0102_0304, checksum: 0xaabb_ccdd, uses: 3, in_main: true };
         let bytes = encode(owner(End::Clean), &[page]);
         assert_eq!(bytes.len(), 64 + 32 + 4);
+        assert_eq!((pages_in(bytes.len()), pages_in(bytes.len() - 1), pages_in(0)), (1, 0, 0));
         assert_eq!(&bytes[..8], b"strlfc\0\x01");
         assert_eq!((bytes[40], bytes[48], bytes[56]), (77, 1, 1));
         let expected = [

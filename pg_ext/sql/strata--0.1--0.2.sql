@@ -55,6 +55,20 @@ COMMENT ON FUNCTION strata_lfc_prewarm(bytea) IS
     'reads pages that a cache held, by default this compute''s in its former life, as far as there is room; how many were read';
 REVOKE ALL ON FUNCTION strata_lfc_prewarm(bytea) FROM PUBLIC;
 
+CREATE FUNCTION strata_lfc_state_put() RETURNS bigint
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_lfc_state_put_wrapper';
+COMMENT ON FUNCTION strata_lfc_state_put() IS
+    'puts the list of the hottest pages of the local file cache into the object store now, whatever list is there; how many it names';
+REVOKE ALL ON FUNCTION strata_lfc_state_put() FROM PUBLIC;
+
+CREATE FUNCTION strata_lfc_prewarm_remote() RETURNS bigint
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'strata_lfc_prewarm_remote_wrapper';
+COMMENT ON FUNCTION strata_lfc_prewarm_remote() IS
+    'as strata_lfc_prewarm, with the list of this branch, or failing that of the one it comes from, in the object store';
+REVOKE ALL ON FUNCTION strata_lfc_prewarm_remote() FROM PUBLIC;
+
 CREATE FUNCTION strata_lfc_prewarm_counters(
     OUT pid integer, OUT total bigint, OUT read bigint, OUT present bigint, OUT skipped bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 1

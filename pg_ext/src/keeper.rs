@@ -5,7 +5,8 @@
 //!   changed in the last round.
 //! - Spilled pages whose transactions, or vacuums, have ended can be rebuilt by the log (W6–W8): their entries are given back.
 //! - Entries of the relation table are made forgettable before it is full.
-//! - The local file cache grows and shrinks to the size that is set, and its pages are listed for prewarming after a loss.
+//! - The local file cache grows and shrinks to the size that is set, and its pages are listed for prewarming after a loss, beside it and
+//!   in the object store.
 //! - At a clean stop, when no backend is left, images of sequences that are ahead of their pages' log are logged, so that the next
 //!   compute goes on with the very next value (W9). No value can be taken any more, and the shutdown checkpoint that follows
 //!   makes the first `nextval` log again (`sequence.c`).
@@ -33,6 +34,8 @@ use crate::{lfc, statistics};
 
 /// How often running transactions are looked at.
 const TICK_MS: i64 = 500;
+/// The same, while an answer of the object store is awaited.
+const BUSY_TICK_MS: i64 = 50;
 /// Pages that one round saves, and spilled pages that it looks at: what is more waits for the next one.
 const PAGES_MAX: usize = 2048;
 /// The list of cached pages is written down every so many rounds.
@@ -58,6 +61,7 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
     unsafe { pg_sys::CreateAuxProcessResourceOwner() };
     let every = Duration::from_millis(settings::keeper_interval_ms());
     let mut samples = Samples::default();
+    let mut carrier = lfc::Carrier::new();
     let (mut turn, mut next_round) = (0, Instant::now() + every);
     loop {
         if workers::may_leave(Worker::Keeper) {
@@ -67,6 +71,7 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
         }
         workers::reload_if_wanted();
         lfc::follow_limit();
+        carrier.look();
         look_at_transactions(&mut samples);
         if Instant::now() >= next_round {
             round(turn);
@@ -76,7 +81,8 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
             turn += 1;
             next_round = Instant::now() + every;
         }
-        workers::nap(TICK_MS.min(i64::try_from(every.as_millis()).unwrap_or(TICK_MS)));
+        let tick_ms = if carrier.is_busy() { BUSY_TICK_MS } else { TICK_MS };
+        workers::nap(tick_ms.min(i64::try_from(every.as_millis()).unwrap_or(TICK_MS)));
     }
 }
 

@@ -28,3 +28,6 @@ pub mod pageserver {
 
 /// Largest message that any of our services sends or takes, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Largest small object of a timeline that the page service takes, bytes; fits into a message with room to spare.
+pub const OBJECT_BYTES_MAX: usize = 8 << 20;

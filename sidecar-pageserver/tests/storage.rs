@@ -3,6 +3,7 @@
 mod storage {
     pub mod faults;
     pub mod model;
+    pub mod objects;
     pub mod owners;
     pub mod random;
     pub mod whole;

@@ -12,8 +12,9 @@ use std::time::Instant;
 use strata_proto::page::page_service_client::PageServiceClient;
 use strata_proto::page::page_service_server::{PageService, PageServiceServer};
 use strata_proto::page::{
-    BaseBackupChunk, BaseBackupRequest, GetPages, PageRequest, PageRequests, PageResponse, PageResponses,
-    page_request, page_response,
+    BaseBackupChunk, BaseBackupRequest, GetObjectRequest, GetObjectResponse, GetPages, PageRequest,
+    PageRequests, PageResponse, PageResponses, PutObjectRequest, PutObjectResponse, page_request,
+    page_response,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tokio_stream::{Stream, StreamExt};
@@ -51,6 +52,20 @@ impl PageService for Echo {
         &self,
         _: tonic::Request<BaseBackupRequest>,
     ) -> Result<Response<Self::BaseBackupStream>, Status> {
+        Err(Status::unimplemented("only pages are echoed"))
+    }
+
+    async fn put_object(
+        &self,
+        _: tonic::Request<PutObjectRequest>,
+    ) -> Result<Response<PutObjectResponse>, Status> {
+        Err(Status::unimplemented("only pages are echoed"))
+    }
+
+    async fn get_object(
+        &self,
+        _: tonic::Request<GetObjectRequest>,
+    ) -> Result<Response<GetObjectResponse>, Status> {
         Err(Status::unimplemented("only pages are echoed"))
     }
 }

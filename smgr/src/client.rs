@@ -204,7 +204,7 @@ impl Connection {
     }
 }
 
-async fn connect(address: &str) -> Result<Channel, String> {
+pub(crate) async fn connect(address: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;
     // Keep-alive: a dead peer is found in seconds (P5). Windows: a batch of answers fits without waiting for credit.
     endpoint

@@ -94,6 +94,20 @@ impl PageService for TestService {
     ) -> Result<Response<Self::BaseBackupStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
+
+    async fn put_object(
+        &self,
+        _: tonic::Request<page::PutObjectRequest>,
+    ) -> Result<Response<page::PutObjectResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_object(
+        &self,
+        _: tonic::Request<page::GetObjectRequest>,
+    ) -> Result<Response<page::GetObjectResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 struct TestDelivery<'a> {

@@ -4,7 +4,7 @@
 //! (`class`), what an evicted page needs (`evict`), how old an answer may be (`last_written`), how large relations are
 //! (`rel_table`), how a backend and the communicator hand over a request (`slots`), what
 //! is asked for before it is read (`prefetch`). One part does I/O: the page client
-//! (`client`), which the communicator runs. `stock` stands apart: it reads an unpatched server's program and says whether its storage
+//! (`client`), which the communicator runs; `objects` puts and gets small objects beside it. `stock` stands apart: it reads an unpatched server's program and says whether its storage
 //! manager can be replaced. The state lives in shared memory that `pg_ext` lays out; everything here works on
 //! plain slices and atomics of it.
 //!
@@ -19,6 +19,7 @@ pub mod evict;
 pub mod insert_lsn;
 pub mod interrupt;
 pub mod last_written;
+pub mod objects;
 pub mod page;
 pub mod prefetch;
 pub mod quiet;

@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use pgrx::pg_sys;
 use strata_common::{BLOCK_BYTES, ForkNumber, Lsn, Term};
@@ -55,7 +56,35 @@ unsafe extern "C-unwind" fn at_exit(code: i32, _argument: pg_sys::Datum) {
 /// The index as bytes; made without locks if `end` says that nobody else is there.
 pub fn index(end: End) -> Option<Vec<u8>> {
     let (timeline, (term, _)) = (guc::timeline().ok()?, guc::writer().ok()??);
-    Some(kept::encode(Owner { timeline, term, end }, &pages(end)))
+    Some(kept::encode(Owner { timeline, term, end }, &pages(end, usize::MAX)))
+}
+
+/// Which pages the cache holds, for the object store.
+pub struct HotList {
+    pub bytes: Vec<u8>,
+    pub pages: usize,
+    /// What the cache's count of writes was before.
+    pub writes: u64,
+}
+
+/// An index of the hottest pages that takes so many bytes at most.
+pub fn hot_list(bytes_max: usize) -> Option<HotList> {
+    let (timeline, (term, _)) = (guc::timeline().ok()?, guc::writer().ok()??);
+    let writes = memory::counters().writes.load(Ordering::Relaxed);
+    let pages = pages(End::Running, kept::pages_in(bytes_max) / PARTITIONS);
+    let bytes = kept::encode(Owner { timeline, term, end: End::Running }, &pages);
+    Some(HotList { bytes, pages: pages.len(), writes })
+}
+
+/// Lays down a list that came from the object store.
+pub fn write_fetched(bytes: &[u8]) -> std::io::Result<()> {
+    let new = beside(".fetched.new");
+    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, beside(".fetched")))
+}
+
+/// The list that came last.
+pub fn fetched() -> std::io::Result<Vec<u8>> {
+    std::fs::read(beside(".fetched"))
 }
 
 /// The index that the former server left, if it left one.
@@ -77,8 +106,8 @@ pub fn write(end: End) {
     }
 }
 
-/// Every page that a read would find now, but for free space maps.
-fn pages(end: End) -> Vec<KeptPage> {
+/// Pages that a read would find now, but for free space maps: the hottest so many of each partition.
+fn pages(end: End, most: usize) -> Vec<KeptPage> {
     let mut kept = Vec::new();
     for number in 0..PARTITIONS {
         let pages = match end {
@@ -90,7 +119,9 @@ fn pages(end: End) -> Vec<KeptPage> {
             rel.fork != ForkNumber::FreeSpaceMap
                 && page.as_of >= state::last_written().page(rel, page.name.block)
         });
-        kept.extend(newest.map(|page| KeptPage {
+        let newest: Vec<_> = newest.collect();
+        let colder = newest.len().saturating_sub(most);
+        kept.extend(newest.into_iter().skip(colder).map(|page| KeptPage {
             name: page.name,
             place: memory::place_in_file(number, page.place),
             checksum: page.checksum,

@@ -5,7 +5,9 @@
 //! is as new as a read must be (D7), so nothing has to be told of truncations or drops. Nothing here fails a query: whatever goes
 //! wrong with the file ends the cache for this server's life, with one line in its log (C1). What outlives the server: `kept`.
 
+mod desk;
 mod file;
+mod hot_list;
 mod kept;
 mod memory;
 mod prewarm;
@@ -19,6 +21,7 @@ use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
 use strata_lfc::{PageName, Place};
 
 use crate::workers;
+pub use hot_list::Carrier;
 pub use memory::{attach, request};
 
 type PageBytes = [u8; BLOCK_BYTES];
@@ -44,6 +47,7 @@ pub struct Counters {
     prewarming: prewarm::Progress,
     /// What `writes` was when the index was last written.
     remembered: AtomicU64,
+    desk: desk::Desk,
 }
 
 /// Whether pages may be looked for and kept.

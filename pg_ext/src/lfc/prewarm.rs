@@ -75,17 +75,20 @@ fn strata_lfc_state() -> Option<Vec<u8>> {
 /// Reads pages of a list, by default that of this compute's former life; how many it put into the cache.
 #[pg_extern]
 fn strata_lfc_prewarm(state: default!(Option<Vec<u8>>, "NULL")) -> i64 {
+    require_cache();
+    state.or_else(super::kept::former).map_or(0, |bytes| prewarm(&bytes))
+}
+
+/// Raises an error if there is no cache.
+pub fn require_cache() {
     if !memory::is_attached() || !super::is_on() {
         pgrx::error!("there is no local file cache to prewarm: set strata.lfc_max_size");
     }
-    let bytes = match state {
-        Some(bytes) => bytes,
-        None => match super::kept::former() {
-            Some(bytes) => bytes,
-            None => return 0,
-        },
-    };
-    let (owner, pages) = kept::decode(&bytes)
+}
+
+/// Reads the pages of a list; how many it put into the cache.
+pub fn prewarm(state: &[u8]) -> i64 {
+    let (owner, pages) = kept::decode(state)
         .unwrap_or_else(|damaged| pgrx::error!("this is no state of a local file cache: {damaged}"));
     let timeline = guc::timeline().unwrap_or_else(|problem| pgrx::error!("{problem}"));
     if owner.timeline.tenant != timeline.tenant {

@@ -2,11 +2,13 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static SIZE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(-1);
+static STATE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static PATH: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"strata_lfc"));
 
 /// 64 TiB in MiB.
@@ -33,6 +35,16 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_MB,
     );
+    GucRegistry::define_int_guc(
+        c"strata.lfc_state_interval",
+        c"How often the list of cached pages is put into the object store, if it has changed; 0: never.",
+        c"strata_lfc_prewarm_remote() reads the pages of that list, also after a loss.",
+        &STATE_INTERVAL,
+        0,
+        7 * 24 * 3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     GucRegistry::define_string_guc(
         c"strata.lfc_path",
         c"File of the local file cache.",
@@ -51,6 +63,11 @@ pub fn max_mib() -> u32 {
 /// Size that may be used now, MiB.
 pub fn limit_mib() -> u32 {
     u32::try_from(SIZE_LIMIT.get()).unwrap_or(u32::MAX).min(max_mib())
+}
+
+/// How often the list of cached pages is put into the object store; zero: never.
+pub fn state_interval() -> Duration {
+    Duration::from_secs(u64::try_from(STATE_INTERVAL.get()).unwrap_or(0))
 }
 
 pub fn path() -> PathBuf {

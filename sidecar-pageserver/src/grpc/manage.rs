@@ -74,12 +74,14 @@ pub(super) fn status_of_view(error: &ViewError) -> Status {
     }
 }
 
-fn status_of_storage(error: &StorageError) -> Status {
+pub(super) fn status_of_storage(error: &StorageError) -> Status {
     let text = error.to_string();
     match error {
         StorageError::NotFound(_) => Status::not_found(text),
         StorageError::AlreadyExists(_) => Status::already_exists(text),
-        StorageError::HasBranches { .. } => Status::failed_precondition(text),
+        StorageError::HasBranches { .. } | StorageError::LaterTerm { .. } => {
+            Status::failed_precondition(text)
+        }
         StorageError::BelowStart { .. } => Status::out_of_range(text),
         other => match other.kind() {
             ErrorKind::Retryable => Status::unavailable(text),

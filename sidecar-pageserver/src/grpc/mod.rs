@@ -5,6 +5,7 @@
 //! where storage and ingest live.
 
 mod manage;
+mod objects;
 mod pages;
 
 use std::net::TcpStream as StdTcpStream;

@@ -1,4 +1,4 @@
-//! `page.v1.PageService`: page requests on long-lived streams, and base backups.
+//! `page.v1.PageService`: page requests on long-lived streams, and base backups; small objects are in `objects`.
 //!
 //! Requests of one message are looked at together and what is ready is answered in one message; a request that waits (for
 //! log, for a layer to be fetched) waits alone, and later requests overtake it.
@@ -18,13 +18,15 @@ use strata_proto::page::page_request::Kind;
 use strata_proto::page::page_response::Kind as Answer;
 use strata_proto::page::page_service_server::PageService;
 use strata_proto::page::{
-    BaseBackupChunk, BaseBackupRequest, Open, PageRequest, PageRequests, PageResponse, PageResponses,
+    BaseBackupChunk, BaseBackupRequest, GetObjectRequest, GetObjectResponse, Open, PageRequest, PageRequests,
+    PageResponse, PageResponses, PutObjectRequest, PutObjectResponse,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::manage::{status_of_view, status_of_wait};
+use super::objects;
 use crate::basebackup::{self, BackupError, Handoff};
 use crate::getpage;
 use crate::metrics;
@@ -62,7 +64,7 @@ impl Pages {
     }
 }
 
-fn not_found(id: strata_common::TenantTimelineId) -> Status {
+pub(super) fn not_found(id: strata_common::TenantTimelineId) -> Status {
     Status::not_found(format!("timeline {id} is not on this pageserver"))
 }
 
@@ -119,6 +121,20 @@ impl PageService for Pages {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn put_object(
+        &self,
+        request: Request<PutObjectRequest>,
+    ) -> Result<Response<PutObjectResponse>, Status> {
+        objects::put(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_object(
+        &self,
+        request: Request<GetObjectRequest>,
+    ) -> Result<Response<GetObjectResponse>, Status> {
+        objects::get(&self.node, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -259,7 +275,7 @@ impl<S: Store> Exchange<'_, S> {
     }
 }
 
-fn status_of_superseded(over: &Superseded) -> Status {
+pub(super) fn status_of_superseded(over: &Superseded) -> Status {
     Status::failed_precondition(over.to_string())
 }
 

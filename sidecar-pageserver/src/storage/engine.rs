@@ -330,8 +330,10 @@ impl Storage {
     }
 
     async fn delete_objects(&self, id: TenantTimelineId) -> Result<(), StorageError> {
-        for object in self.0.store.list(&names::layer_prefix(id)).await? {
-            self.0.store.delete(&object.key).await?;
+        for prefix in [names::object_prefix(id), names::layer_prefix(id)] {
+            for object in self.0.store.list(&prefix).await? {
+                self.0.store.delete(&object.key).await?;
+            }
         }
         index_writer::remove_all(&self.0.store, id).await
     }

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strata_common::{Generation, Lsn, TenantTimelineId};
+use strata_common::{Generation, Lsn, TenantTimelineId, Term};
 use strata_objstore::{ObjectKey, StoreError};
 
 use crate::core::index::IndexError;
 use crate::core::key::Key;
 use crate::core::layer_map::Overlap;
+use crate::core::object::{ObjectDamage, ObjectName};
 
 /// What a caller does about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,10 @@ pub enum StorageError {
     CorruptIndex { key: ObjectKey, source: IndexError },
     #[error("index {key}: it was written by generation {generation}, under whose name it does not lie")]
     Misnamed { key: ObjectKey, generation: Generation },
+    #[error("object {key} is damaged: {damage}")]
+    CorruptObject { key: ObjectKey, damage: ObjectDamage },
+    #[error("term {asked} of this compute is over: term {newest} has put {name} of timeline {id}")]
+    LaterTerm { id: TenantTimelineId, name: ObjectName, asked: Term, newest: Term },
     #[error("index of timeline {id}: {source}")]
     Inconsistent { id: TenantTimelineId, source: Overlap },
     #[error("{operation} of {path}: {source}")]
@@ -67,9 +72,11 @@ impl StorageError {
         use StorageError::*;
         match self {
             Stale { .. } => ErrorKind::Stale,
-            Corrupt { .. } | CorruptIndex { .. } | Misnamed { .. } | Inconsistent { .. } => {
-                ErrorKind::Corruption
-            }
+            Corrupt { .. }
+            | CorruptIndex { .. }
+            | Misnamed { .. }
+            | CorruptObject { .. }
+            | Inconsistent { .. } => ErrorKind::Corruption,
             NotYet { .. } | Disk { .. } | ShutDown(_) => ErrorKind::Retryable,
             Store(e) if e.is_retryable() => ErrorKind::Retryable,
             // A layer object that an index names and the store does not have.

@@ -1,4 +1,5 @@
-//! Names of the objects: `timelines/<tenant>/<timeline>/index-<generation>` and `layers/<tenant>/<timeline>/<layer>`.
+//! Names of the objects: `timelines/<tenant>/<timeline>/index-<generation>`, `layers/<tenant>/<timeline>/<layer>` and
+//! `objects/<tenant>/<timeline>/<name>`.
 //!
 //! Indexes have a prefix of their own, so that listing all timelines does not list all layers.
 
@@ -6,6 +7,7 @@ use strata_common::{Generation, TenantTimelineId};
 use strata_objstore::{ObjectKey, StoreError};
 
 use crate::core::layer::LayerName;
+use crate::core::object::ObjectName;
 
 pub const TIMELINES: &str = "timelines/";
 
@@ -23,6 +25,14 @@ pub fn layer_prefix(id: TenantTimelineId) -> String {
 
 pub fn layer_key(id: TenantTimelineId, name: &LayerName) -> Result<ObjectKey, StoreError> {
     ObjectKey::new(format!("{}{name}", layer_prefix(id)))
+}
+
+pub fn object_prefix(id: TenantTimelineId) -> String {
+    format!("objects/{}/{}/", id.tenant, id.timeline)
+}
+
+pub fn object_key(id: TenantTimelineId, name: ObjectName) -> Result<ObjectKey, StoreError> {
+    ObjectKey::new(format!("{}{name}", object_prefix(id)))
 }
 
 /// Timeline and generation of an index object, or `None` if it is something else.

@@ -62,6 +62,8 @@ pub struct Timeline {
     /// Set once: nothing is written any more. Reads go on.
     pub(super) stopped: watch::Sender<Option<StorageError>>,
     pub(super) index: tokio::sync::Mutex<IndexWriter>,
+    /// Held while a small object is put.
+    pub(super) objects: tokio::sync::Mutex<()>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -122,6 +124,7 @@ impl Timeline {
             upload_problem: watch::Sender::new(None),
             stopped: watch::Sender::new(None),
             index: tokio::sync::Mutex::new(writer),
+            objects: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
         });
         let tasks =
@@ -269,6 +272,7 @@ impl Timeline {
     /// Stops the tasks and waits for them; what is not in the object store is left to the log.
     pub(super) async fn shut_down(&self) {
         self.stop(StorageError::ShutDown(self.id));
+        drop(self.objects.lock().await);
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no panic under this lock"));
         for task in tasks {
             if let Err(e) = task.await {

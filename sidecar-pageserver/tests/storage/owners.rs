@@ -12,7 +12,7 @@ use strata_pageserver::storage::{ErrorKind, Storage, StorageConfig, StorageError
 use super::model::{Bench, config, key, metadata, run, timeline_id};
 
 /// Another process with a folder of its own over the bench's store.
-async fn other(bench: &Bench, generation: u32, seed: u64) -> Storage {
+pub async fn other(bench: &Bench, generation: u32, seed: u64) -> Storage {
     let store = LocalStore::open(bench.dir.path().join("store")).await.expect("opens");
     let faulty = FaultyStore::new(store, seed);
     faulty.set_rates(FaultRates {
