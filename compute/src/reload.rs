@@ -19,6 +19,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long the server may take until it has read its settings again.
 const RELOAD_MAX: Duration = Duration::from_secs(10);
 const APPLICATION: &str = "strata compute set";
+/// Whatever was set for sessions, this one begins, reads and ends: it may be the one that takes a bad setting back.
+const OPTIONS: &str = "-c session_preload_libraries= -c local_preload_libraries= -c search_path=pg_catalog -c event_triggers=off \
+                       -c default_transaction_read_only=off -c statement_timeout=0 -c transaction_timeout=0 -c idle_session_timeout=0";
 
 /// What a change is to come to.
 pub struct Change<'a> {
@@ -46,7 +49,9 @@ pub async fn change(
     };
     match kept {
         Ok(waiting) => {
-            reload(&server).await?;
+            reload(&server)
+                .await
+                .context("the settings are kept, but the server may not have read them yet")?;
             Ok(waiting)
         }
         Err(error) => {
@@ -131,9 +136,9 @@ fn sentence(error: &DbError) -> String {
 /// Lets the server read its files, and waits until it has: this session reads them after the postmaster (postmaster.c,
 /// process_pm_reload_request).
 async fn reload(server: &Server) -> anyhow::Result<()> {
-    let begin = server.rows("SELECT pg_conf_load_time()::text, pg_reload_conf()").await?;
-    let before = begin.first().and_then(|row| row.first()).context("no load time")?.clone();
     let done = async {
+        let begin = server.rows("SELECT pg_conf_load_time()::text, pg_reload_conf()").await?;
+        let before = begin.first().and_then(|row| row.first()).context("no load time")?.clone();
         loop {
             let now = server.rows("SELECT pg_conf_load_time()::text").await?;
             if now.first().and_then(|row| row.first()).is_some_and(|now| *now != before) {
@@ -142,12 +147,8 @@ async fn reload(server: &Server) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    match tokio::time::timeout(RELOAD_MAX, done).await {
-        Ok(done) => done,
-        Err(_) => {
-            bail!("the settings are kept, but the server has not read them within {} s", RELOAD_MAX.as_secs())
-        }
-    }
+    let done = tokio::time::timeout(RELOAD_MAX, done).await;
+    done.unwrap_or_else(|_| bail!("it does not answer within {} s", RELOAD_MAX.as_secs()))
 }
 
 /// One session of the superuser.
@@ -160,7 +161,7 @@ impl Server {
     async fn connect(spec: &Spec) -> anyhow::Result<Server> {
         let mut config = tokio_postgres::Config::new();
         config.host(&spec.host).port(spec.port).user("postgres").dbname("postgres");
-        config.application_name(APPLICATION);
+        config.application_name(APPLICATION).options(OPTIONS);
         let (client, mut connection) = config
             .connect(NoTls)
             .await

@@ -30,6 +30,8 @@ pub fn guards(spec: &Spec, started: &Started, kept_cache: Option<Term>) -> Vec<S
         ("max_wal_senders", "1".to_owned()),
         ("max_slot_wal_keep_size", "-1".to_owned()),
         ("archive_mode", "off".to_owned()),
+        // Its log begins where the server does, and would be kept until it is summed up.
+        ("summarize_wal", "off".to_owned()),
         ("zero_damaged_pages", "off".to_owned()),
         ("ignore_checksum_failure", "off".to_owned()),
         ("wal_init_zero", "off".to_owned()),

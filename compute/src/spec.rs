@@ -95,6 +95,7 @@ pub const GUARDED_SETTINGS: &[&str] = &[
     "port",
     "primary_conninfo",
     "restart_after_crash",
+    "summarize_wal",
     "synchronous_standby_names",
     "unix_socket_directories",
     "wal_level",

@@ -4,6 +4,7 @@
 //! Postgres ends by itself its pages are gone (trap S7), so the answer is always a whole new start in a new term, unless
 //! another compute was elected meanwhile: then this one ends (SK-2, trap S2).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ enum Watched {
 async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
     let mut crashes = 0;
     let mut had = None;
+    // Those of the last start that came to its end, and why the server runs with them again, if it does.
+    let (mut proven, mut problem): (Option<BTreeMap<String, String>>, String) = (None, String::new());
     loop {
         state.begin_start()?;
         let started = tokio::select! {
@@ -82,10 +85,25 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
         };
         let (started, mut postmaster) = match started {
             Ok(both) => both,
-            Err(error) => return handoff::fenced(&error).map(End::Fenced).ok_or(error),
+            Err(error) => {
+                if let Some(fence) = handoff::fenced(&error) {
+                    return Ok(End::Fenced(fence));
+                }
+                // A reload takes some values with which no server starts, such as ssl without a certificate.
+                let Some(settings) = proven.take().filter(|settings| *settings != spec.settings) else {
+                    return Err(error);
+                };
+                problem = format!(
+                    "with the settings that 'strata compute set' has changed it does not start ({error:#}): it runs with the former ones"
+                );
+                tracing::warn!("{problem}");
+                spec.settings = settings;
+                continue;
+            }
         };
         had = Some(started.term);
-        state.phase(Phase::Running, "")?;
+        proven = Some(spec.settings.clone());
+        state.phase(Phase::Running, std::mem::take(&mut problem))?;
         tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
         let running_since = tokio::time::Instant::now();
         match watch(&mut postmaster, stop).await? {

@@ -60,9 +60,11 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
     // SAFETY: pins of buffers need an owner, and this process has no transaction.
     unsafe { pg_sys::CreateAuxProcessResourceOwner() };
     let every = Duration::from_millis(settings::keeper_interval_ms());
+    let tick_ms = TICK_MS.min(i64::try_from(every.as_millis()).unwrap_or(TICK_MS));
+    let tick = Duration::from_millis(tick_ms.unsigned_abs());
     let mut samples = Samples::default();
     let mut carrier = lfc::Carrier::new();
-    let (mut turn, mut next_round) = (0, Instant::now() + every);
+    let (mut turn, mut next_round, mut next_sample) = (0, Instant::now() + every, Instant::now());
     loop {
         if workers::may_leave(Worker::Keeper) {
             last_round();
@@ -72,7 +74,10 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
         workers::reload_if_wanted();
         lfc::follow_limit();
         carrier.look();
-        look_at_transactions(&mut samples);
+        if Instant::now() >= next_sample {
+            look_at_transactions(&mut samples);
+            next_sample = Instant::now() + tick;
+        }
         if Instant::now() >= next_round {
             round(turn);
             if turn.is_multiple_of(ROUNDS_TO_REMEMBER) {
@@ -81,8 +86,7 @@ pub extern "C-unwind" fn strata_keeper_main(_argument: pg_sys::Datum) {
             turn += 1;
             next_round = Instant::now() + every;
         }
-        let tick_ms = if carrier.is_busy() { BUSY_TICK_MS } else { TICK_MS };
-        workers::nap(tick_ms.min(i64::try_from(every.as_millis()).unwrap_or(TICK_MS)));
+        workers::nap(if carrier.is_busy() { BUSY_TICK_MS.min(tick_ms) } else { tick_ms });
     }
 }
 

@@ -81,6 +81,37 @@ fn what_a_reload_can_change_is_changed_at_once_and_kept() -> Result<()> {
     shows(&whole, &compute, "shared_preload_libraries", "strata,auto_explain")
 }
 
+/// A reload takes them, a start does not: the server that is up goes on, and one that has to start anew has the former ones.
+#[test]
+fn settings_with_which_no_server_starts_do_not_end_a_compute() -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = keep_a_row(&whole)?;
+    let said = set(&whole, &["ssl=on", "work_mem=7MB"])?;
+    ensure!(said["applied"] == json!(["ssl", "work_mem"]), "{said}");
+    crash(&whole, &compute)?;
+    shows(&whole, &compute, "ssl", "off")?;
+    shows(&whole, &compute, "work_mem", "4MB")?;
+    let problem = whole.json(&["compute", "show", "a"])?["problem"].clone();
+    ensure!(
+        problem.as_str().is_some_and(|problem| problem.contains("it runs with the former ones")),
+        "{problem}"
+    );
+    set(&whole, &["ssl=", "work_mem=8MB"])?;
+    crash(&whole, &compute)?;
+    shows(&whole, &compute, "work_mem", "8MB")
+}
+
+/// With a library that is not there no session begins, but for the one that takes it back.
+#[test]
+fn a_bad_setting_of_sessions_can_be_taken_back() -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = keep_a_row(&whole)?;
+    set(&whole, &["session_preload_libraries=nope", "statement_timeout=1ms"])?;
+    wait_until("no session begins", || Ok(whole.sql(&compute.connstr, "SELECT 1").is_err()))?;
+    set(&whole, &["session_preload_libraries=", "statement_timeout="])?;
+    wait_until("sessions begin", || Ok(whole.sql(&compute.connstr, "SELECT 1").is_ok()))
+}
+
 #[test]
 fn any_value_arrives_as_it_was_given() -> Result<()> {
     let whole = Whole::started()?;

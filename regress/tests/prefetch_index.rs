@@ -20,6 +20,10 @@ const OBJECTS: &str = "
         SELECT n, n * 7919 % 20011 AS k, n * 7919 % 20011 / 8 AS g, repeat('x', 900) AS filler FROM generate_series(1, 20000) n;
     CREATE INDEX t_n ON t(n); CREATE INDEX t_k ON t(k); CREATE INDEX t_g ON t(g);
     CREATE TABLE keys AS SELECT m * 17 AS a FROM generate_series(1, 100) m;
+    CREATE TABLE p(k int, filler text) PARTITION BY HASH (k);
+    CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 3, REMAINDER 0); CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+    CREATE TABLE p2 PARTITION OF p FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+    INSERT INTO p SELECT k, filler FROM t WHERE k < 2000; CREATE INDEX p_k ON p(k);
     CREATE TABLE few AS SELECT m AS k FROM generate_series(1, 150) m; CREATE INDEX few_k ON few(k);
     CREATE FUNCTION fails_at(x int, bad int) RETURNS int LANGUAGE plpgsql AS
     $$ BEGIN PERFORM count(filler) FROM t WHERE k BETWEEN x + 100 AND x + 115; RETURN 100 / (x - bad); END $$;
@@ -29,6 +33,10 @@ const OBJECTS: &str = "
        RETURN sum; EXCEPTION WHEN division_by_zero THEN
        RETURN (SELECT count(filler) FROM t WHERE k BETWEEN x + 200 AND x + 220); END $$;
     VACUUM ANALYZE";
+
+const MERGED: &str = "SELECT k, length(filler) FROM p WHERE k BETWEEN 1 AND 1300 ORDER BY k LIMIT 900";
+const SUBPLAN: &str =
+    "SELECT sum((SELECT length(p.filler) FROM p WHERE p.k = t.k)) FROM t WHERE k BETWEEN 100 AND 300";
 
 /// Index scans only; each statement says which joins.
 const PLANS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off; SET enable_sort = off";
@@ -319,7 +327,8 @@ fn scans_that_are_cut_short_or_nested_read_the_same() -> Result<()> {
             "SELECT k, length(filler) FROM t WHERE k IN (15, 9, 4000, 12000, 12001, 12002) ORDER BY k DESC",
         ]),
         ("partitions", &[
-            "CREATE TEMP TABLE u(k int, v text) PARTITION BY RANGE (k)",
+            MERGED, SUBPLAN,
+            "SET enable_hashjoin = off; SET enable_mergejoin = off; SELECT count(p.filler), sum(p.k) FROM few JOIN p ON p.k = few.k + 7",
             "SELECT count(*) FROM ((SELECT k, filler FROM t WHERE k BETWEEN 1 AND 300 ORDER BY k) UNION ALL (SELECT k, filler FROM t WHERE k BETWEEN 900 AND 1300 ORDER BY k) LIMIT 500) s WHERE filler <> ''",
         ]),
         ("several processes", &[
@@ -327,6 +336,11 @@ fn scans_that_are_cut_short_or_nested_read_the_same() -> Result<()> {
             "SELECT count(filler), sum(n) FROM t WHERE k BETWEEN 100 AND 2600",
         ]),
     ];
+    for (query, node) in [(MERGED, "Merge Append"), (SUBPLAN, "SubPlan 1")] {
+        let mut session = server.session()?;
+        let plan = session.sql(&format!("{PLANS}; EXPLAIN (COSTS OFF) {query}"))?;
+        ensure!(plan.contains(node), "{query}: {plan}");
+    }
     for (name, statements) in scripts {
         server.compare(name, statements)?;
     }

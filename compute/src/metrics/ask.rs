@@ -18,11 +18,11 @@ use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 /// After this a session is waited for no longer: the next question begins another, if there is a place.
 const SESSION_MAX: Duration = Duration::from_secs(60);
 /// Sessions that may be there at once. The server ends what waits for pages or locks after 30 s (`OPTIONS`).
-const SESSIONS_MAX: usize = 3;
+const SESSIONS_MAX: usize = 2;
 
 /// As the superuser, for whom places are reserved, but with the rights of pg_monitor. Nothing that users may have set for sessions counts.
 const OPTIONS: &str = "-c role=pg_monitor -c default_transaction_read_only=on -c search_path=pg_catalog -c event_triggers=off \
-                       -c statement_timeout=30s -c idle_session_timeout=0 -c log_statement=none -c log_min_duration_statement=-1";
+                       -c statement_timeout=30s -c idle_session_timeout=0 -c session_preload_libraries= -c local_preload_libraries= -c log_statement=none -c log_min_duration_statement=-1";
 
 const QUESTION: &str = "SHOW strata.counters;
     SELECT coalesce(state, 'unknown'), count(*) FROM pg_stat_activity

@@ -105,7 +105,7 @@ fn prefetch(page: &mut Page, counters: &Counters) {
         ("waited", "Pages asked for ahead for which their reader still had to wait."),
         ("expired", "Pages asked for ahead that were changed before they were read."),
         ("wasted", "Pages asked for ahead that nobody read."),
-        ("refused", "Pages not asked for ahead for want of room."),
+        ("refused", "Pages asked for ahead that the pageserver did not give."),
         ("index_scans", "Pages asked for ahead that index scans were to read."),
     ] {
         page.counter(&format!("prefetch_{name}_total"), help);

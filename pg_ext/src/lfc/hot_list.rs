@@ -8,7 +8,7 @@
 //! have been used yet, a list of fewer pages is held back for a time.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 use strata_lfc::kept;
@@ -19,8 +19,9 @@ use super::kept::HotList;
 use super::{memory, prewarm, settings};
 use crate::{guc, workers};
 
-/// So many times a list is held back that is shorter than the former server's: an hour, by default.
-const HELD_BACK_MAX: u32 = 12;
+/// So long a list is held back that is shorter than the former server's; so long, if it is much shorter.
+const HOLD_BACK: Duration = Duration::from_secs(3600);
+const HOLD_BACK_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Whose list was found, as an errand tells it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,9 @@ pub struct Carrier {
     listed: u64,
     /// Pages of the list that a former server has put, once that is known; 0 when it is replaced.
     former: Option<usize>,
-    held_back: u32,
+    held_back_since: Option<Instant>,
+    /// That a list is held back has been said.
+    told: bool,
     failing: bool,
 }
 
@@ -67,7 +70,8 @@ impl Carrier {
             due: Instant::now(),
             listed: 0,
             former: None,
-            held_back: 0,
+            held_back_since: None,
+            told: false,
             failing: false,
         }
     }
@@ -95,7 +99,10 @@ impl Carrier {
         } else if let Some(errand) = desk.put.wanted() {
             match self.list() {
                 Some(list) => self.put(Some(errand), list),
-                None => desk.put.finish(errand, Err("the local file cache is off".to_owned())),
+                None => desk.put.finish(
+                    errand,
+                    Err("the local file cache is off, or this server writes nothing".to_owned()),
+                ),
             }
         } else if self.is_due() {
             self.due = Instant::now();
@@ -126,14 +133,15 @@ impl Carrier {
 
     fn put_unless_shorter(&mut self, former: usize) {
         let Some(list) = self.list().filter(|list| list.pages > 0) else { return };
-        if list.pages < former && self.held_back < HELD_BACK_MAX {
-            if self.held_back == 0 {
+        let since = *self.held_back_since.get_or_insert_with(Instant::now);
+        let hold_back = if list.pages < former / 4 { HOLD_BACK_MAX } else { HOLD_BACK };
+        if list.pages < former && since.elapsed() < hold_back {
+            if !std::mem::replace(&mut self.told, true) {
                 pgrx::log!(
                     "the list of hot pages in the object store has {former} pages of a former server, and this one has {}: it stays for now",
                     list.pages
                 );
             }
-            self.held_back += 1;
             return;
         }
         self.put(None, list);

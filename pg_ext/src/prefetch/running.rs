@@ -3,8 +3,9 @@
 //! A frame for each run of the executor lies on the C stack. The frames hang in the server's own list of error contexts: an error that
 //! passes a frame takes it off that list, because whoever catches it puts the list back (PG_TRY, the main loop), and a process that
 //! exits empties it (`proc_exit_prepare`). So a frame that is found there is of a call that has not ended, and so are its query and
-//! its plan, which nobody frees while the executor runs it. Nothing else is remembered of a plan: a cursor between two fetches is in
-//! no frame.
+//! its plan, which nobody frees while the executor runs it. Messages of parallel workers are shown with the list as it was when the workers
+//! were started (`parallel.c`), but a plan that may run again in another call does not use workers, so none is left when a run ends.
+//! Nothing else is remembered of a plan: a cursor between two fetches is in no frame.
 
 use std::cell::Cell;
 use std::ffi::c_void;

@@ -21,9 +21,12 @@ impl Timeline {
         if bytes > max {
             return Err(StorageError::TooLarge { what: "a small object", bytes, max });
         }
-        // A deletion waits for the one that is being written.
-        let _one_at_a_time = self.objects.lock().await;
         let key = names::object_key(self.id, name)?;
+        // A deletion waits for the one that is being written; others come again, so that their contents do not pile up here.
+        let Ok(_one_at_a_time) = self.objects.try_lock() else {
+            let reason = "another one is being put".to_owned();
+            return Err(StoreError::Unavailable { operation: "put", what: key.to_string(), reason }.into());
+        };
         let body =
             SmallObject { timeline: self.id, name, generation: self.generation, term, content }.encode();
         for _ in 0..ROUNDS_MAX {

@@ -64,8 +64,8 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(node)).expect("a log file")
     }
 
-    /// Starts a safekeeper and waits until it answers. One that ended is started again: its port may be taken for a moment, since a
-    /// process that another test makes has copies of all that this one listens on until it becomes another program.
+    /// Starts a safekeeper and waits until it answers. One whose port is taken is started again: that lasts a moment, since a process
+    /// that another test makes has copies of all that this one listens on until it becomes another program.
     pub fn up(&mut self, node: usize) {
         let begun = Instant::now();
         let mut child = self.spawn(node);
@@ -73,6 +73,11 @@ impl Cluster {
             assert!(begun.elapsed() < PATIENCE, "safekeeper {node} does not answer: {}", self.log_of(node));
             std::thread::sleep(Duration::from_millis(10));
             if child.try_wait().expect("our child can be waited for").is_some() {
+                let log = self.log_of(node);
+                assert!(
+                    log.trim_end().ends_with("or choose another port"),
+                    "safekeeper {node} has ended: {log}"
+                );
                 child = self.spawn(node);
             }
         }
