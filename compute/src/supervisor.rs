@@ -80,7 +80,7 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
     loop {
         state.begin_start()?;
         let started = tokio::select! {
-            started = start(&spec, had, state) => started,
+            started = start(&spec, &mut had, state) => started,
             () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
         };
         let (started, mut postmaster) = match started {
@@ -101,7 +101,6 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
                 continue;
             }
         };
-        had = Some(started.term);
         proven = Some(spec.settings.clone());
         state.phase(Phase::Running, std::mem::take(&mut problem))?;
         tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
@@ -130,14 +129,15 @@ fn take_changed_settings(spec: &mut Spec, path: &Path) {
     }
 }
 
-/// Election, handoff record, base backup, Postgres.
+/// Election, handoff record, base backup, Postgres. `had`: the last term that was this compute's.
 async fn start(
     spec: &Spec,
-    had: Option<Term>,
+    had: &mut Option<Term>,
     state: &mut StateFile,
 ) -> anyhow::Result<(Started, Postmaster)> {
     let channel = pageserver(spec)?;
-    let started = handoff::run(spec, had, channel.clone(), state).await?;
+    let started = handoff::run(spec, *had, channel.clone(), state).await?;
+    *had = Some(started.term);
     state.set_term(started.term, started.start_lsn);
     let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
     tracing::info!(bytes, "base backup laid down");
