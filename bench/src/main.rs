@@ -25,7 +25,7 @@ mod sweep;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use report::{Row, Table};
@@ -39,7 +39,7 @@ struct Arguments {
     /// The long sizes: 2 GB databases, more and longer runs
     #[arg(long)]
     long: bool,
-    /// Only these, by the beginning of their ids, such as B2 or B9
+    /// Only these, by their ids or what stands before a dash in them, such as B2, B9 or I4
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Rounds and repeats of every measurement, instead of the size's own numbers
@@ -114,9 +114,14 @@ const LONG: Size = Size {
     restarts: 3,
 };
 
+/// Whether somebody who says `only` means the benchmark `id`.
+fn names(only: &str, id: &str) -> bool {
+    id.strip_prefix(only).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 impl Arguments {
     fn wants(&self, id: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == id)
+        self.only.is_empty() || self.only.iter().any(|only| names(only, id))
     }
 
     fn size(&self) -> Size {
@@ -147,6 +152,10 @@ fn main() -> Result<()> {
         (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
         (&["I4-seq-2ms", "I4-bitmap-2ms", "I5-index-2ms"], |_, size| scans::far(size)),
     ];
+    let known: Vec<&str> = benchmarks.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
+    if let Some(only) = arguments.only.iter().find(|only| !known.iter().any(|id| names(only, id))) {
+        bail!("there is no benchmark '{only}': there are {}", known.join(", "));
+    }
     for (ids, benchmark) in benchmarks {
         if !ids.iter().any(|id| arguments.wants(id)) {
             continue;
