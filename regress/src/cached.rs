@@ -67,6 +67,18 @@ impl CachedServer {
         Ok(())
     }
 
+    /// A scan of the table, which has so many pages, takes them from the cache.
+    pub fn scan_asks_for_nothing(&self, pages: i64) -> Result<()> {
+        let (asked, misses) = (self.asked()?, self.stat("misses")?);
+        self.scan()?;
+        let (asked, misses) = (self.asked()? - asked, self.stat("misses")? - misses);
+        ensure!(
+            asked * 20 < pages && misses * 20 < pages,
+            "a scan of {pages} prewarmed pages asked for {asked}, missed {misses}"
+        );
+        Ok(())
+    }
+
     pub fn file(&self) -> PathBuf {
         self.compute.pgdata.with_file_name("cache").join("pages")
     }

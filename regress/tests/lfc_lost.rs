@@ -36,19 +36,6 @@ fn wipe_pageserver(server: &CachedServer) -> Result<()> {
     Ok(())
 }
 
-/// A scan of the table takes all its pages from the cache.
-fn scan_asks_for_nothing(server: &CachedServer) -> Result<()> {
-    let pages = pages(server)?;
-    let (asked, misses) = (server.asked()?, server.stat("misses")?);
-    server.scan()?;
-    let (asked, misses) = (server.asked()? - asked, server.stat("misses")? - misses);
-    ensure!(
-        asked * 20 < pages && misses * 20 < pages,
-        "a scan of {pages} prewarmed pages asked for {asked}, missed {misses}"
-    );
-    Ok(())
-}
-
 #[test]
 fn a_compute_that_lost_everything_is_prewarmed() -> Result<()> {
     let mut server = CachedServer::with(&[QUIET, NEVER])?;
@@ -68,7 +55,7 @@ fn a_compute_that_lost_everything_is_prewarmed() -> Result<()> {
         "SELECT pid IS NULL, total = read + present + skipped, total, read FROM strata_lfc_prewarm_progress",
     )?;
     ensure!(progress == format!("t|t|{listed}|{read}"), "progress: {progress}");
-    scan_asks_for_nothing(&server)?;
+    server.scan_asks_for_nothing(pages)?;
     server.whole.amcheck(&server.compute)?;
     late_computes_are_refused(&server, Term(old_term))
 }
@@ -109,7 +96,7 @@ fn the_list_is_put_by_itself_and_a_new_server_spares_it() -> Result<()> {
     })?;
     let read = server.number("SELECT strata_lfc_prewarm_remote()")?;
     ensure!(read > pages * 9 / 10, "{read} pages were read of {pages}");
-    scan_asks_for_nothing(&server)
+    server.scan_asks_for_nothing(pages)
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub fn register() {
 /// The server copies the text at once (guc.c, ShowGUCOption).
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn show() -> *const c_char {
-    let text = CString::new(document()).unwrap_or_default();
+    let text = CString::new(document()).expect("names and numbers have no byte 0");
     // SAFETY: copies into the memory context of the command that asks.
     unsafe { pg_sys::pstrdup(CStr::as_ptr(&text)) }
 }
