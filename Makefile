@@ -37,9 +37,9 @@ installcheck:
 installcheck-core:
 	@regress/installcheck-core.sh $${SUITE:-core}
 
-#: make soak        the full sizes and the long searches
+#: make soak        the full sizes and the long searches; SUITES='redo-oracle connections' for some of them
 soak: build
-	@regress/run-suites.sh full
+	@regress/run-suites.sh full $(SUITES)
 
 #: make bench       side by side with vanilla Postgres; BENCH_ARGS=--long for the long sizes
 bench: build

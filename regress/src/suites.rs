@@ -266,11 +266,11 @@ pub fn server() -> Result<&'static str> {
 }
 
 /// Adds what a suite came to to the file that `STRATA_SUITES_ROWS` names, one line a run: `suites-table.sh` makes a table of it.
-pub fn write_row(suite: &str, buffers: &str, outcome: &Outcome) -> Result<()> {
+pub fn write_row(suite: &str, column: &str, outcome: &Outcome) -> Result<()> {
     use std::io::Write;
     let Some(path) = std::env::var_os("STRATA_SUITES_ROWS") else { return Ok(()) };
     let (passed, explained, failed) = (outcome.passed.len(), outcome.explained.len(), outcome.failed.len());
-    let row = format!("{suite}\t{}\t{buffers}\t{passed}\t{explained}\t{failed}\n", server()?);
+    let row = format!("{suite}\t{}\t{column}\t{passed}\t{explained}\t{failed}\n", server()?);
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
     file.write_all(row.as_bytes()).context("cannot write a row")
 }

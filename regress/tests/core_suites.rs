@@ -1,8 +1,9 @@
 //! Postgres's own suites on a compute whose storage is remote: core regression, isolation, contrib and procedural languages, each
 //! with few and with normal buffers, every page from the pageserver compared with a local copy (`strata.compare_local`).
 //!
-//! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. In full size the
-//! core suite's dump must also equal that of vanilla storage, but for what differs between two runs of vanilla itself.
+//! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. The core suite's dump
+//! must also equal that of vanilla storage, but for what differs between two runs of vanilla itself. Tests of the full size are ignored
+//! unless asked for.
 //! What may differ in a suite's results stands in `expected/differences.txt`, each with its reason.
 //!
 //! `STRATA_PG_TREE` names a server without the patch to run them on; `docs/suites.md` is made from what they came to.
@@ -18,25 +19,51 @@ use strata_regress::whole::{Compute, Whole};
 
 /// With fewer buffers index builds find them all pinned, on vanilla storage too: with 256 kB there as soon as a checkpoint or the
 /// background writer holds one more. One session at a time and without autovacuum, whose workers would be further sessions.
-const FEWEST: Setting = Setting { buffers: "320kB", sessions: Sessions::One };
+const FEWEST: Setting = Setting { buffers: "320kB", sessions: Sessions::One, cache: Cache::AsByDefault };
 /// From half of this on, all tests of a group can run at once on vanilla storage.
-const FEW: Setting = Setting { buffers: "1MB", sessions: Sessions::AsScheduled };
-const NORMAL: Setting = Setting { buffers: "128MB", sessions: Sessions::AsScheduled };
+const FEW: Setting = Setting { buffers: "1MB", sessions: Sessions::AsScheduled, cache: Cache::AsByDefault };
+const NORMAL: Setting =
+    Setting { buffers: "128MB", sessions: Sessions::AsScheduled, cache: Cache::AsByDefault };
 
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     buffers: &'static str,
     sessions: Sessions,
+    cache: Cache,
+}
+
+/// The local file cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cache {
+    AsByDefault,
+    Tiny,
+    Large,
+    /// Another limit every second.
+    Resized,
+}
+
+impl Cache {
+    fn mib(self) -> u64 {
+        if self == Cache::Tiny { 1 } else { 64 }
+    }
+}
+
+impl Setting {
+    /// Column of the table of `docs/suites.md`.
+    fn column(self) -> &'static str {
+        match self.cache {
+            Cache::AsByDefault => self.buffers,
+            Cache::Tiny => "tiny cache",
+            Cache::Large => "large cache",
+            Cache::Resized => "resized cache",
+        }
+    }
 }
 
 /// One suite at a time: each brings its own load for every core.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_full_size() -> bool {
-    std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full")
 }
 
 fn start(whole: &Whole, setting: Setting, extra: &[&str]) -> Result<Compute> {
@@ -80,7 +107,8 @@ fn keep_pages(compute: &Compute) -> String {
 }
 
 fn report(suite: &str, setting: Setting, outcome: &Outcome) {
-    eprintln!("suite {suite} with {} of shared buffers: {}", setting.buffers, outcome.summary());
+    let Setting { buffers, cache, .. } = setting;
+    eprintln!("suite {suite} with {buffers} of shared buffers, cache {cache:?}: {}", outcome.summary());
 }
 
 /// Runs a suite on a running compute; every difference that is not explained is an error.
@@ -89,7 +117,7 @@ fn run(whole: &Whole, compute: &Compute, suite: &str, setting: Setting) -> Resul
     let outcome = suites::run(suite, &place(compute, setting), &output);
     let outcome = outcome.with_context(|| format!("{}{}", log_end(whole), keep_pages(compute)))?;
     report(suite, setting, &outcome);
-    suites::write_row(suite, setting.buffers, &outcome)?;
+    suites::write_row(suite, setting.column(), &outcome)?;
     let differences: String = outcome.failed.values().map(|text| shortened(text)).collect();
     ensure!(outcome.failed.is_empty(), "{suite} with {setting:?}: {}\n{differences}", outcome.summary());
     Ok(())
@@ -140,13 +168,27 @@ fn isolation_with_few_buffers() -> Result<()> {
     Ok(())
 }
 
-/// A suite on a compute with a local file cache of at most so many MiB; with another limit every second if `resized`.
-fn with_cache(suite: &str, setting: Setting, mib: u64, resized: bool) -> Result<()> {
+/// Suites with the three caches, one compute each: what a clean stop keeps, and what a loss takes, is looked at too.
+fn with_caches(suites: &[String]) -> Result<()> {
+    for cache in [Cache::Large, Cache::Tiny, Cache::Resized] {
+        with_cache(suites, cache).with_context(|| format!("{cache:?}"))?;
+    }
+    Ok(())
+}
+
+fn with_cache(suites: &[String], cache: Cache) -> Result<()> {
     let whole = Whole::started()?;
-    let compute = start(&whole, setting, &[&format!("strata.lfc_max_size={mib}MB")])?;
+    let setting = Setting { cache, ..FEW };
+    let mib = cache.mib();
+    let mut settings = vec![format!("strata.lfc_max_size={mib}MB")];
+    if suites.len() > 1 {
+        settings.push(NOT_BY_ITSELF.to_owned());
+    }
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let compute = start(&whole, setting, &settings)?;
     whole.sql(&compute.connstr, "CREATE EXTENSION strata")?;
-    let work = || run(&whole, &compute, suite, setting);
-    if resized {
+    let work = || run_all(&whole, &compute, suites, setting);
+    if cache == Cache::Resized {
         let (_, times) = while_resized(&whole, &compute, mib, work)?;
         ensure!(times > 3, "the cache was resized {times} times");
     } else {
@@ -156,12 +198,12 @@ fn with_cache(suite: &str, setting: Setting, mib: u64, resized: bool) -> Result<
         &compute.connstr,
         "SELECT state IN ('on', 'off') AND hits > 1000 AND damaged = 0, hits, misses FROM strata_lfc_stats",
     )?;
-    eprintln!("suite {suite} with a cache of {mib} MiB, resized {resized}: {seen}");
+    eprintln!("{} suites, cache {cache:?}: {seen}", suites.len());
     ensure!(seen.starts_with("t|"), "the cache failed or answered little: {seen}");
     // A clean stop: what is kept must be what the pageserver has.
     let before = dump(&whole, &compute)?;
     whole.stop_compute("a")?.context("a clean stop")?;
-    let compute = start(&whole, setting, &[&format!("strata.lfc_max_size={mib}MB")])?;
+    let compute = start(&whole, setting, &settings)?;
     let differences = Dump::parse(&before).differences(&Dump::parse(&dump(&whole, &compute)?), Rows::Ordered);
     ensure!(differences.is_empty(), "after a stop and a start:\n{}", differences.join("\n"));
     whole.amcheck(&compute)?;
@@ -172,23 +214,37 @@ fn with_cache(suite: &str, setting: Setting, mib: u64, resized: bool) -> Result<
 }
 
 #[test]
-fn suites_with_a_file_cache() -> Result<()> {
+fn isolation_with_a_resized_cache() -> Result<()> {
     let _alone = alone();
-    if !is_full_size() {
-        return with_cache("isolation", FEW, 16, true);
-    }
-    with_cache("core", FEW, 64, true)?;
-    with_cache("core", FEW, 1, false)?;
-    with_cache("core", FEW, 64, false)?;
-    with_cache("isolation", FEW, 1, false)
+    with_cache(&["isolation".to_owned()], Cache::Resized)
 }
 
 #[test]
+#[ignore = "full size: --include-ignored"]
+fn core_with_file_caches() -> Result<()> {
+    let _alone = alone();
+    with_caches(&["core".to_owned()])
+}
+
+#[test]
+#[ignore = "full size: --include-ignored"]
+fn isolation_with_file_caches() -> Result<()> {
+    let _alone = alone();
+    with_cache(&["isolation".to_owned()], Cache::Large)?;
+    with_cache(&["isolation".to_owned()], Cache::Tiny)
+}
+
+#[test]
+#[ignore = "full size: --include-ignored"]
+fn contrib_and_languages_with_file_caches() -> Result<()> {
+    let _alone = alone();
+    with_caches(&contrib_and_language_suites()?)
+}
+
+#[test]
+#[ignore = "full size: --include-ignored"]
 fn core_and_isolation_with_fewest_and_normal_buffers() -> Result<()> {
     let _alone = alone();
-    if !is_full_size() {
-        return Ok(());
-    }
     suite_and_loss("core", FEWEST)?;
     suite_and_loss("isolation", FEWEST)?;
     // The core suite with normal buffers is compared with vanilla storage below.
@@ -214,11 +270,9 @@ fn vanilla_dump() -> Result<Dump> {
 }
 
 #[test]
+#[ignore = "full size: --include-ignored"]
 fn core_leaves_what_vanilla_storage_leaves() -> Result<()> {
     let _alone = alone();
-    if !is_full_size() {
-        return Ok(());
-    }
     let (first, second) = (vanilla_dump()?, vanilla_dump()?);
     let ours = Dump::parse_without_numbers(&suite_and_loss("core", NORMAL)?);
     let by_chance = first.differing(&second, Rows::Any);
@@ -228,31 +282,42 @@ fn core_leaves_what_vanilla_storage_leaves() -> Result<()> {
     Ok(())
 }
 
-/// All suites of contrib and of procedural languages on one compute; a suite that fails does not keep the others from running.
-fn everything_else(setting: Setting) -> Result<()> {
-    let whole = Whole::started()?;
-    // The suite of pg_freespacemap counts pages that only its own VACUUM may have seen.
-    let compute = start(&whole, setting, &["autovacuum=off"])?;
+/// The suite of pg_freespacemap counts pages that only its own VACUUM may have seen.
+const NOT_BY_ITSELF: &str = "autovacuum=off";
+
+/// All suites of contrib and of procedural languages.
+fn contrib_and_language_suites() -> Result<Vec<String>> {
     let tree = suites::postgres_tree()?;
     let mut all = suites::contrib_suites(&tree)?;
     ensure!(all.len() > 30, "contrib has more suites than {}", all.len());
     all.extend(suites::language_suites(&tree));
-    let problems: Vec<String> = all
+    Ok(all)
+}
+
+/// Suites on one compute; one that fails does not keep the others from running.
+fn run_all(whole: &Whole, compute: &Compute, suites: &[String], setting: Setting) -> Result<()> {
+    let problems: Vec<String> = suites
         .iter()
-        .filter_map(|suite| run(&whole, &compute, suite, setting).err())
+        .filter_map(|suite| run(whole, compute, suite, setting).err())
         .map(|problem| format!("{problem:#}"))
         .collect();
     ensure!(problems.is_empty(), "{} suites failed:\n{}", problems.len(), problems.join("\n"));
+    Ok(())
+}
+
+fn everything_else(setting: Setting) -> Result<()> {
+    let whole = Whole::started()?;
+    let compute = start(&whole, setting, &[NOT_BY_ITSELF])?;
+    run_all(&whole, &compute, &contrib_and_language_suites()?, setting)?;
     lose_and_look_again(&whole, &compute, setting)?;
     Ok(())
 }
 
 #[test]
+#[ignore = "full size: --include-ignored"]
 fn contrib_and_languages() -> Result<()> {
     let _alone = alone();
-    if !is_full_size() {
-        return Ok(());
-    }
+    everything_else(FEWEST)?;
     everything_else(FEW)?;
     everything_else(NORMAL)
 }

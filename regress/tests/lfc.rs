@@ -4,7 +4,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use strata_regress::cached::{BLOCK, CachedServer, ROWS};
 use strata_regress::mounts::{Mount, can_mount};
 use strata_regress::whole::{CACHE_SIZE_VARIABLE, Compute, Whole, wait_until};
@@ -109,6 +109,23 @@ fn a_full_disk_fails_no_query() -> Result<()> {
     server.scan()
 }
 
+/// Pages just written raise those that share a cell with them, which are then read anew: few, unless the table is far too small.
+#[test]
+fn what_is_written_costs_the_cache_little() -> Result<()> {
+    let read_anew = |settings: &[&str]| -> Result<i64> {
+        let server = CachedServer::with(settings)?;
+        let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
+        server.sql("CREATE TABLE other AS TABLE t; CHECKPOINT")?;
+        let misses = server.stat("misses")?;
+        server.scan()?;
+        Ok((server.stat("misses")? - misses) * 100 / pages)
+    };
+    let (normal, small) = (read_anew(&[])?, read_anew(&["strata.last_written_cells=1024"])?);
+    ensure!(normal < 10, "{normal} % of the cached pages were read anew");
+    ensure!(small > 50, "with 512 cells for all pages only {small} % were read anew: this test sees nothing");
+    Ok(())
+}
+
 /// Nobody asks for the cache; its size is a share of the disk, or what the environment says, unless a size is given.
 #[test]
 fn it_is_there_by_default() -> Result<()> {
@@ -118,14 +135,25 @@ fn it_is_there_by_default() -> Result<()> {
         let output = command.env_remove(CACHE_SIZE_VARIABLE).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let compute = Compute::from_json(&serde_json::from_slice(&output.stdout)?)?;
-        let shown = whole
-            .sql(&compute.connstr, "SELECT setting FROM pg_settings WHERE name = 'strata.lfc_max_size'")?;
+        let shown = whole.sql(
+            &compute.connstr,
+            "SELECT string_agg(setting, ' ' ORDER BY name DESC) FROM pg_settings
+             WHERE name IN ('strata.lfc_max_size', 'strata.last_written_cells')",
+        )?;
         whole.stop_compute("a")?;
         Ok(shown)
     };
-    let mib: u64 = start(&[])?.parse()?;
+    let by_default = start(&[])?;
+    let (mib, cells) = by_default.split_once(' ').context("two settings")?;
+    let mib: u64 = mib.parse()?;
     ensure!((16..=2048).contains(&mib), "by default the cache may have {mib} MiB");
-    ensure!(start(&["--set", "strata.lfc_max_size=32MB"])? == "32", "a size that was given does not count");
+    // Sixteen cells for each page that the cache can hold.
+    let expected = (mib * 128 * 16).next_power_of_two().max(262_144).to_string();
+    ensure!(cells == expected, "{mib} MiB and {cells} cells, not {expected}");
+    let large = start(&["--set", "strata.lfc_max_size=1GB"])?;
+    ensure!(large == "1024 2097152", "with 1 GB: {large}");
+    let given = start(&["--set", "strata.lfc_max_size=32MB", "--set", "strata.last_written_cells=2048"])?;
+    ensure!(given == "32 2048", "what was given does not count: {given}");
     let mut whole = whole;
     whole.set_environment(CACHE_SIZE_VARIABLE, "64MB");
     let compute = whole.start_compute("b", &[])?;

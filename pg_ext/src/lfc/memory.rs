@@ -52,7 +52,7 @@ pub fn request() -> usize {
     if settings::max_mib() == 0 || mode() != Mode::Remote {
         return 0;
     }
-    let places = (settings::max_mib() as usize * PAGES_PER_MIB).div_ceil(PARTITIONS);
+    let places = pages_at_most().div_ceil(PARTITIONS);
     let layout = *LAYOUT.get_or_init(|| Layout { places, buckets: places.next_power_of_two() });
     // SAFETY: called from the request hook, the one place where this is allowed.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), PARTITIONS as i32) };
@@ -117,6 +117,11 @@ pub fn counters() -> &'static Counters {
 /// Places of one partition if so many MiB may be used.
 pub fn places_for(mib: u32) -> u32 {
     u32::try_from((mib as usize * PAGES_PER_MIB).div_ceil(PARTITIONS)).unwrap_or(u32::MAX)
+}
+
+/// Pages of the largest size that is set; known before shared memory is laid out.
+pub fn pages_at_most() -> usize {
+    settings::max_mib() as usize * PAGES_PER_MIB
 }
 
 /// Places that the whole cache may ever have.

@@ -22,7 +22,7 @@ use strata_lfc::{PageName, Place};
 
 use crate::workers;
 pub use hot_list::Carrier;
-pub use memory::{attach, request};
+pub use memory::{attach, pages_at_most, request};
 
 type PageBytes = [u8; BLOCK_BYTES];
 

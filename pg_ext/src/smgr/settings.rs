@@ -1,5 +1,6 @@
 //! The storage manager's own settings, and which mode the server runs in.
 
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -8,7 +9,14 @@ use pgrx::pg_sys;
 static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RELATION_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(131_072);
 static KEEPER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10_000);
-static LAST_WRITTEN_CELLS: GucSetting<i32> = GucSetting::<i32>::new(262_144);
+static LAST_WRITTEN_CELLS: GucSetting<i32> = GucSetting::<i32>::new(CELLS_MIN);
+
+/// Cells of the table of last-written LSNs where nothing is said.
+const CELLS_MIN: i32 = 1 << 18;
+const CELLS_MAX: i32 = 1 << 24;
+/// For each page that the file cache can hold. A page just written raises those that share its cell, and a cached page that was raised
+/// is read anew: with this many, writing as many pages as a tenth of the cache costs it about one page in eighty (half of the cells are pages').
+const CELLS_PER_CACHED_PAGE: usize = 16;
 
 /// How permanent relations are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +93,23 @@ pub fn register() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+    let cells = CString::new(default_cells(crate::lfc::pages_at_most()).to_string())
+        .expect("digits hold no zero byte");
+    // SAFETY: while libraries are loaded, settings of the server's start may be set; both strings end with 0 and are copied.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"strata.last_written_cells".as_ptr(),
+            cells.as_ptr(),
+            pg_sys::GucContext::PGC_POSTMASTER,
+            pg_sys::GucSource::PGC_S_DYNAMIC_DEFAULT,
+        );
+    }
+}
+
+/// A power of two, by the size of the file cache.
+fn default_cells(cached_pages: usize) -> i32 {
+    let cells = cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE).min(1 << 30).next_power_of_two();
+    i32::try_from(cells).unwrap_or(CELLS_MAX).clamp(CELLS_MIN, CELLS_MAX)
 }
 
 /// How often the keeper goes round.

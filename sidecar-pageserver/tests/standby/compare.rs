@@ -127,7 +127,9 @@ impl Counts {
         let pages: usize = self.pages.values().sum();
         ensure!(self.masked * 20 < pages, "{} of {pages} pages are the same only when masked", self.masked);
         ensure!(self.slru_pages.len() == SlruKind::ALL.len(), "an SLRU was left out: {:?}", self.slru_pages);
-        ensure!(self.prepared > 0 && self.maps >= 6 * stops, "{self}");
+        // The shared one and three databases' at every stop, and those of databases that come and go at some.
+        ensure!(self.maps > 4 * stops, "{} relation maps in {stops} stops", self.maps);
+        ensure!(self.prepared > 0, "no prepared transaction was compared");
         Ok(())
     }
 }
