@@ -92,9 +92,13 @@ impl Drop for Load {
     }
 }
 
-/// A line of pgbench's log: client, number of its transaction from 0, and times.
+/// A line of pgbench's log: client, number of its transaction from 0, and times. pgbench makes the log when its first client has
+/// connected: one that was stopped before has acknowledged nothing.
 fn acknowledged(round: u32, log: &Path) -> Result<Acknowledged> {
-    let text = std::fs::read_to_string(log).with_context(|| format!("pgbench wrote no {}", log.display()))?;
+    let text = match std::fs::read_to_string(log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| format!("cannot read {}", log.display()))?,
+    };
     let mut acknowledged = Acknowledged { round, ..Acknowledged::default() };
     for line in text.lines() {
         let mut fields = line.split(' ');

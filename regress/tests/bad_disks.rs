@@ -98,7 +98,7 @@ fn full_under_safekeepers() -> Result<()> {
     let stuck = of_safekeeper(&whole, &compute, 3, "flush_lsn")?;
     write(120_000)?;
     ensure!(of_safekeeper(&whole, &compute, 3, "flush_lsn")? == stuck, "a full disk acknowledged something");
-    ensure!(problem(&whole, "safekeepers", 1)?.is_empty(), "the others are well");
+    wait_no_problem(&whole, "safekeepers", 1)?;
     ensure!(rows()? == "180000|180000", "rows after one disk filled up: {}", rows()?);
 
     // Two are full: a commit waits, and is neither acknowledged nor seen.
@@ -149,8 +149,9 @@ fn full_under_the_pageserver() -> Result<()> {
     disk.fill()?;
     whole.sql(&compute.connstr, "INSERT INTO new SELECT generate_series(1, 5000)")?;
     wait_problem(&whole, "pageservers", 1, "No space left on device")?;
-    let named = branch(&whole, "problem")?;
-    ensure!(named.contains("No space left on device"), "the branch's problem is '{named}'");
+    wait_until("the branch's problem is named", || {
+        Ok(branch(&whole, "problem")?.contains("No space left on device"))
+    })?;
     let stuck = branch_lsn(&whole, "remote_consistent_lsn")?;
     // Reads and commits go on.
     let both = "SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM new)";

@@ -130,9 +130,10 @@ fn a_byte_of_a_layer_is_wrong() -> Result<()> {
     std::fs::remove_dir_all(whole.dir().join("pageserver-1"))?;
     start(&whole, &["pageserver", "start", "1"])?;
     check_refused(&whole, &compute, &name)?;
-    let status = whole.json(&["status"])?;
-    let problem = status["branches"][0]["problem"].as_str().unwrap_or_default();
-    ensure!(problem.contains(&name), "status does not name {name}: {status}");
+    wait_until(&format!("status names {name}"), || {
+        let status = whole.json(&["status"])?;
+        Ok(status["branches"][0]["problem"].as_str().unwrap_or_default().contains(&name))
+    })?;
     flip(&object)?;
     whole.kill_node("pageservers", 1)?;
     start(&whole, &["pageserver", "start", "1"])?;

@@ -9,7 +9,7 @@ use strata_regress::cached::{BLOCK, CachedServer, while_resized};
 #[test]
 fn the_cache_is_resized_under_load() -> Result<()> {
     let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
-    let seconds = if full { "600" } else { "10" };
+    let (seconds, times_min) = if full { ("600", 100) } else { ("10", 2) };
     let server = CachedServer::with(&[])?;
     let port = server.compute.port.to_string();
     let place = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres"];
@@ -21,7 +21,7 @@ fn the_cache_is_resized_under_load() -> Result<()> {
         server.scan()
     };
     let ((), times) = while_resized(&server.whole, &server.compute, 64, work)?;
-    ensure!(times > 3, "the cache was resized {times} times");
+    ensure!(times >= times_min, "the cache was resized {times} times");
     let sums =
         "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(bbalance) FROM pgbench_branches)
                 AND (SELECT sum(tbalance) FROM pgbench_tellers) = (SELECT sum(delta) FROM pgbench_history)";

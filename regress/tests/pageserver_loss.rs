@@ -14,9 +14,12 @@ fn killed_under_load_queries_wait_and_go_on() -> Result<()> {
     let whole = Whole::started()?;
     let compute = whole.start_compute("a", &SMALL)?;
     tpcb::fill(&whole, &compute, 2)?;
-    let mut load = Load::start(&whole, &compute, 2, 4, 12, 1)?;
+    let mut load = Load::start(&whole, &compute, 2, 4, 20, 1)?;
+    let committed =
+        || anyhow::Ok(whole.sql(&compute.connstr, "SELECT count(*) FROM pgbench_history")?.parse::<u64>()?);
     for _ in 0..2 {
-        std::thread::sleep(Duration::from_secs(2));
+        let before = committed()?;
+        wait_until("the load goes on", || Ok(committed()? > before + 100))?;
         whole.kill_node("pageservers", 1)?;
         std::thread::sleep(Duration::from_secs(1));
         ensure!(load.is_running()?, "the load ended while the pageserver was away");

@@ -82,7 +82,8 @@ fn a_disturbed_commit_is_neither_seen_nor_acknowledged() -> Result<()> {
         "INSERT INTO t VALUES (1)",
         "SET synchronous_commit=local; INSERT INTO t VALUES (2)",
         "SET synchronous_commit=remote_write; INSERT INTO t VALUES (3)",
-        "SET statement_timeout='500ms'; INSERT INTO t VALUES (4)",
+        // In the commit, which is what the timeout must not end.
+        "BEGIN; INSERT INTO t VALUES (4); SET LOCAL statement_timeout='500ms'; COMMIT",
         "BEGIN; INSERT INTO t VALUES (5); PREPARE TRANSACTION 'new'",
         "COMMIT PREPARED 'ready'",
         "DO $$ BEGIN INSERT INTO t VALUES (6); COMMIT; END $$",

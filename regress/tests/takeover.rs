@@ -3,7 +3,6 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -27,7 +26,9 @@ fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
     ensure!(refused.stderr.trim().lines().count() == 1, "not one sentence: {}", refused.stderr);
 
     let load = Load::start(&whole, &first, scale, 8, 60, 1)?;
-    std::thread::sleep(Duration::from_secs(1));
+    wait_until("the load has done something", || {
+        Ok(whole.sql(&first.connstr, "SELECT count(*) > 100 FROM pgbench_history")? == "t")
+    })?;
     let second = whole.start_compute("second", &["--takeover"])?;
     let (acknowledged, unharmed) = load.finish()?;
     ensure!(!unharmed, "the first compute went on as if nothing had happened");
@@ -35,9 +36,7 @@ fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
     wait_until("the first compute is gone", || Ok(processes_in(&first.pgdata)?.is_empty()))?;
     // No acknowledged row is lost, and none is there twice.
     tpcb::check(&whole, &second, &[acknowledged])?;
-    let shown = whole.json(&["compute", "show", "first"])?;
-    ensure!(shown["state"] == "fenced", "the first compute says: {shown}");
-    Ok(())
+    wait_fenced(&whole)
 }
 
 #[test]
@@ -87,6 +86,10 @@ fn check_beaten(whole: &Whole, first: &Compute) -> Result<()> {
         }
         Ok(processes_in(&first.pgdata)?.is_empty())
     })?;
+    wait_fenced(whole)
+}
+
+fn wait_fenced(whole: &Whole) -> Result<()> {
     wait_until("the first supervisor says that it is fenced", || {
         Ok(whole.json(&["compute", "show", "first"])?["state"] == "fenced")
     })
