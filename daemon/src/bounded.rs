@@ -109,14 +109,15 @@ mod tests {
     use crate::{http, net};
 
     /// Far more than the connections of the test may last.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     #[test]
     fn who_says_nothing_loses_his_place_to_who_asks() {
         let (listener, address) = net::bind("http", "127.0.0.1:0").expect("a free port");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let bounds = Bounds { connections_max: 2, connection_max: Duration::from_millis(300) };
+        // The one that asks has as long for its answer, on a busy machine too.
+        let bounds = Bounds { connections_max: 2, connection_max: Duration::from_secs(2) };
         let page = || std::future::ready("numbers".to_owned());
         let status = || std::future::ready(serde_json::Value::Null);
         let entered = runtime.enter();

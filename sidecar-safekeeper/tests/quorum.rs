@@ -8,7 +8,7 @@ use std::time::Duration;
 use strata_common::{Lsn, NodeId};
 use strata_proto::wal as pb;
 use strata_walproposer::driver::{Error, Proposer};
-use support::{Log, START, Trio, eventually, read_committed, timeline};
+use support::{Log, PATIENCE, START, Trio, eventually, read_committed, timeline};
 use tonic::Code;
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_later_term_fences_an_earlier_one() {
     let second = Proposer::elect(trio.config()).await.expect("all are up");
     assert!(second.term() > first.term());
     assert!(second.start_lsn() >= log.end());
-    let over = tokio::time::timeout(Duration::from_secs(10), first.over()).await.expect("it notices");
+    let over = tokio::time::timeout(PATIENCE, first.over()).await.expect("it notices");
     assert!(matches!(over, Error::Fenced { .. }), "{over}");
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use std::process::Output;
 
+use strata_regress::port_lease::PortLease;
 use support::{CLUSTER, Safekeeper, binary};
 
 fn run(args: &[&str]) -> Output {
@@ -42,7 +43,8 @@ fn folders_of_others_and_taken_ports_are_refused() {
     let root = tempfile::tempdir().expect("temporary folder");
     let dir = root.path().join("data");
     let path = dir.display().to_string();
-    let mut first = Safekeeper::start(1, &dir, &[]);
+    let ports = PortLease::take().expect("free ports");
+    let mut first = Safekeeper::start(1, &dir, &ports, &[]);
     let other = "ffffffffffffffffffffffffffffffff";
     let with = |id: &str, cluster: &str, listen: &str, dir: &str| {
         refusal(&["--id", id, "--cluster", cluster, "--listen", listen, "--dir", dir])

@@ -1,7 +1,6 @@
-//! Three safekeeper processes on free ports with folders of their own, ended by their process ids; and a source of true log.
+//! Three safekeeper processes on leased ports with folders of their own, ended by their process ids; and a source of true log.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,17 +11,19 @@ use strata_pgwal::SegmentBytes;
 use strata_pgwal::rmgr::{self, xlog_info};
 use strata_pgwal::write::{LogIdentity, RecordSpec, WalWriter};
 use strata_proto::wal;
+use strata_regress::port_lease::PortLease;
 use strata_walproposer::{AcceptorAddress, Config};
 use tempfile::TempDir;
 
 pub const START: Lsn = Lsn(0x0100_0000);
 const SYSTEM: SystemId = SystemId(0x5eed);
 const SEGMENT_BYTES: u64 = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Only what hangs takes so long, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Cluster {
     root: TempDir,
-    ports: Vec<u16>,
+    ports: PortLease,
     children: Vec<Option<Child>>,
     pub timeline: TenantTimelineId,
 }
@@ -31,11 +32,7 @@ impl Cluster {
     /// Starts three safekeepers and creates a timeline on each.
     pub async fn start() -> Cluster {
         let root = tempfile::tempdir().expect("a temporary folder");
-        // Held together until all are known, so that they differ.
-        let listeners: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports = listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
-        drop(listeners);
+        let ports = PortLease::take().expect("free ports");
         let timeline = TenantTimelineId { tenant: TenantId([1; 16]), timeline: TimelineId([2; 16]) };
         let mut cluster = Cluster { root, ports, children: vec![None, None, None], timeline };
         for node in 1..=3 {
@@ -48,7 +45,7 @@ impl Cluster {
     }
 
     fn address(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node - 1])
+        format!("127.0.0.1:{}", self.ports.base + node as u16 - 1)
     }
 
     pub fn folder(&self, node: usize) -> PathBuf {
@@ -64,39 +61,33 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(node)).expect("a log file")
     }
 
-    /// Starts a safekeeper and waits until it answers. One whose port is taken is started again: that lasts a moment, since a process
-    /// that another test makes has copies of all that this one listens on until it becomes another program.
+    /// Starts a safekeeper and waits until this very process says in its log that it serves: that its port answers could be the
+    /// word of another.
     pub fn up(&mut self, node: usize) {
-        let begun = Instant::now();
-        let mut child = self.spawn(node);
-        while TcpStream::connect(self.address(node)).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "safekeeper {node} does not answer: {}", self.log_of(node));
-            std::thread::sleep(Duration::from_millis(10));
-            if child.try_wait().expect("our child can be waited for").is_some() {
-                let log = self.log_of(node);
-                assert!(
-                    log.trim_end().ends_with("or choose another port"),
-                    "safekeeper {node} has ended: {log}"
-                );
-                child = self.spawn(node);
-            }
-        }
-        self.children[node - 1] = Some(child);
-    }
-
-    fn spawn(&self, node: usize) -> Child {
-        let folder = self.folder(node);
-        let log = self.log_file(node);
-        let log = File::options().create(true).append(true).open(log).expect("a log file");
-        Command::new(env!("CARGO_BIN_EXE_strata-safekeeper"))
+        let log_file = self.log_file(node);
+        let log = File::options().create(true).append(true).open(&log_file).expect("a log file");
+        let said_before = log.metadata().expect("a log file").len() as usize;
+        let child = Command::new(env!("CARGO_BIN_EXE_strata-safekeeper"))
             .args(["--id", &node.to_string(), "--cluster", "0123456789abcdef0123456789abcdef"])
-            .args(["--listen", &self.address(node), "--log", "warn"])
+            .args(["--listen", &self.address(node), "--log", "warn,strata_daemon=info"])
             .arg("--dir")
-            .arg(&folder)
+            .arg(self.folder(node))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("the binary starts")
+            .expect("the binary starts");
+        let child = self.children[node - 1].insert(child);
+        let begun = Instant::now();
+        loop {
+            let ended = child.try_wait().expect("our child can be waited for");
+            let log = std::fs::read_to_string(&log_file).expect("a log file");
+            if log[said_before..].contains("state=\"ready\"") {
+                return;
+            }
+            assert!(ended.is_none(), "safekeeper {node} has ended: {log}");
+            assert!(begun.elapsed() < PATIENCE, "safekeeper {node} does not get ready: {log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// kill -9.
@@ -141,7 +132,9 @@ impl Cluster {
 
     pub fn config(&self) -> Config {
         let at = |node: usize| AcceptorAddress { node: NodeId(node as u64), address: self.address(node) };
-        Config::new(self.timeline, (1..=3).map(at).collect())
+        let mut config = Config::new(self.timeline, (1..=3).map(at).collect());
+        config.timing.elect_max = PATIENCE;
+        config
     }
 
     /// Committed log of one safekeeper, as a learner reads it.
@@ -166,7 +159,9 @@ impl Drop for Cluster {
         for node in 1..=3 {
             self.kill(node);
             if std::thread::panicking() {
-                eprintln!("log of safekeeper {node}:\n{}", self.log_of(node));
+                // One that was never started has none.
+                let log = std::fs::read_to_string(self.log_file(node)).unwrap_or_default();
+                eprintln!("log of safekeeper {node}:\n{log}");
             }
         }
     }

@@ -4,7 +4,7 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{Cluster, START, Source, eventually};
+use cluster::{Cluster, PATIENCE, START, Source, eventually};
 use strata_common::{Lsn, NodeId};
 use strata_walproposer::{AcceptorState, AcceptorStatus, Error, Proposer};
 
@@ -19,7 +19,7 @@ async fn append(proposer: &Proposer, source: &mut Source, payload: usize) -> Lsn
 
 async fn append_committed(proposer: &Proposer, source: &mut Source, payload: usize) -> Lsn {
     let end = append(proposer, source, payload).await;
-    let committed = tokio::time::timeout(Duration::from_secs(30), proposer.wait_committed(end)).await;
+    let committed = tokio::time::timeout(PATIENCE, proposer.wait_committed(end)).await;
     committed.unwrap_or_else(|_| panic!("not committed: {:?}", proposer.status())).expect("the term is ours");
     end
 }
@@ -113,7 +113,7 @@ async fn a_wiped_safekeeper_is_fed_as_a_learner_and_neither_counts_nor_votes() {
     let elected = Proposer::elect(config).await;
     assert!(matches!(elected, Err(Error::Timeout { .. })), "2 and a learner elect nobody: {elected:?}");
     cluster.up(1);
-    let error = tokio::time::timeout(Duration::from_secs(30), async {
+    let error = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
             committed = proposer.wait_committed(end) => committed.err(),
             error = proposer.over() => Some(error),
@@ -130,8 +130,7 @@ async fn a_second_proposer_fences_the_first_and_keeps_all_that_was_committed() {
     let committed = append_committed(&first, &mut source, 500).await;
     let second = Proposer::elect(cluster.config()).await.expect("all are up");
     assert!(second.term() > first.term() && second.start_lsn() >= committed);
-    let fenced =
-        tokio::time::timeout(Duration::from_secs(10), first.over()).await.expect("it hears of it in time");
+    let fenced = tokio::time::timeout(PATIENCE, first.over()).await.expect("it hears of it");
     assert_eq!(fenced, Error::Fenced { ours: first.term(), seen: second.term() });
     let (begin, wal) = source.record(100);
     assert_eq!(first.append(begin, wal.clone()).await, Err(fenced.clone()));

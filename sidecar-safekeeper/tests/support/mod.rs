@@ -1,10 +1,10 @@
-//! Safekeeper processes for tests: started on free ports in temporary folders, killed with the test.
+//! Safekeeper processes for tests: started on leased ports in temporary folders, killed with the test.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use strata_common::{
@@ -14,6 +14,7 @@ use strata_pgwal::{LogIdentity, RecordSpec, SegmentBytes, WalWriter};
 use strata_proto::quorum::{Member, Membership};
 use strata_proto::wal as pb;
 use strata_proto::wal::safekeeper_client::SafekeeperClient;
+use strata_regress::port_lease::PortLease;
 use strata_walproposer::core::AcceptorAddress;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -22,6 +23,8 @@ pub const CLUSTER: &str = "00112233445566778899aabbccddeeff";
 pub const LOG: LogIdentity =
     LogIdentity { timeline: 1, system_id: SystemId(77), segment_bytes: SegmentBytes::MIN };
 pub const START: Lsn = Lsn((1 << 20) + 40);
+/// Only what hangs takes so long, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn timeline() -> TenantTimelineId {
     TenantTimelineId { tenant: TenantId([1; 16]), timeline: TimelineId([2; 16]) }
@@ -42,12 +45,15 @@ pub struct Safekeeper {
 }
 
 impl Safekeeper {
-    pub fn start(id: u64, dir: &Path, extra: &[&str]) -> Safekeeper {
+    /// On its two ports of a lease, which the caller holds for as long as there is the safekeeper: nobody else gets them while it is
+    /// down.
+    pub fn start(id: u64, dir: &Path, ports: &PortLease, extra: &[&str]) -> Safekeeper {
+        let listen = ports.base + 2 * (id as u16 - 1);
         let mut safekeeper = Safekeeper {
             id,
             dir: dir.to_owned(),
-            listen: "127.0.0.1:0".to_owned(),
-            http: "127.0.0.1:0".to_owned(),
+            listen: format!("127.0.0.1:{listen}"),
+            http: format!("127.0.0.1:{}", listen + 1),
             extra: extra.iter().map(|arg| (*arg).to_owned()).collect(),
             child: None,
         };
@@ -55,24 +61,21 @@ impl Safekeeper {
         safekeeper
     }
 
-    /// Starts it, on the ports that it had before.
+    /// Starts it, on the same ports every time.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "it is down");
         let mut command = binary();
         command.args(["--id", &self.id.to_string(), "--cluster", CLUSTER, "--listen", &self.listen]);
         command.args(["--http", &self.http, "--dir"]).arg(&self.dir).args(&self.extra);
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let child = self.child.insert(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = lines.find_map(|line| line.ok().filter(|line| line.contains("state=\"ready\"")));
-        let ready = ready.expect("it gets ready");
-        let field = |name: &str| {
-            let rest = ready.split_once(&format!("{name}=")).expect("the line names it").1;
-            rest.split_whitespace().next().expect("a value").to_owned()
-        };
-        (self.listen, self.http) = (field("listen"), field("http"));
+        let mut said = Vec::new();
+        while !said.last().is_some_and(|line: &String| line.contains("state=\"ready\"")) {
+            let Some(line) = lines.next() else { panic!("it has ended: {said:#?}") };
+            said.push(line.expect("text"));
+        }
         // Whatever comes later must not block the process.
         std::thread::spawn(move || lines.for_each(drop));
-        self.child = Some(child);
     }
 
     /// kill -9.
@@ -122,18 +125,21 @@ impl Drop for Safekeeper {
 pub struct Trio {
     pub nodes: Vec<Safekeeper>,
     pub root: TempDir,
+    // The last field, so that it is given back when all have ended.
+    _ports: PortLease,
 }
 
 impl Trio {
     pub async fn start(extra: &[&str]) -> Trio {
         let root = tempfile::tempdir().expect("temporary folder");
-        let nodes: Vec<_> =
-            (1..=3).map(|id| Safekeeper::start(id, &root.path().join(format!("sk{id}")), extra)).collect();
+        let ports = PortLease::take().expect("free ports");
+        let dir = |id: u64| root.path().join(format!("sk{id}"));
+        let nodes: Vec<_> = (1..=3).map(|id| Safekeeper::start(id, &dir(id), &ports, extra)).collect();
         for node in &nodes {
             let request = create_request(node.id);
             node.client().await.create_timeline(request).await.expect("room");
         }
-        Trio { nodes, root }
+        Trio { nodes, root, _ports: ports }
     }
 
     pub fn addresses(&self) -> Vec<AcceptorAddress> {
@@ -141,7 +147,9 @@ impl Trio {
     }
 
     pub fn config(&self) -> strata_walproposer::driver::Config {
-        strata_walproposer::driver::Config::new(timeline(), self.addresses())
+        let mut config = strata_walproposer::driver::Config::new(timeline(), self.addresses());
+        config.timing.elect_max = PATIENCE;
+        config
     }
 }
 
@@ -225,11 +233,9 @@ pub async fn read_committed(node: &Safekeeper, from: Lsn, to: Lsn) -> Vec<u8> {
 
 /// Awaits a condition; the time only bounds a failure.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    for _ in 0..600 {
-        if condition().await {
-            return;
-        }
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < PATIENCE, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("never happened: {what}");
 }
