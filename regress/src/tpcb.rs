@@ -77,6 +77,10 @@ impl Load {
     pub fn finish(mut self) -> Result<(Acknowledged, bool)> {
         let status = self.child.wait()?;
         let log = PathBuf::from(format!("{}.{}", self.log_prefix.display(), self.child.id()));
+        // pgbench makes its log when its first client has connected: one that was struck before has acknowledged nothing.
+        if !status.success() && !log.exists() {
+            return Ok((Acknowledged { round: self.round, ..Acknowledged::default() }, false));
+        }
         Ok((acknowledged(self.round, &log)?, status.success()))
     }
 
@@ -92,13 +96,9 @@ impl Drop for Load {
     }
 }
 
-/// A line of pgbench's log: client, number of its transaction from 0, and times. pgbench makes the log when its first client has
-/// connected: one that was stopped before has acknowledged nothing.
+/// A line of pgbench's log: client, number of its transaction from 0, and times.
 fn acknowledged(round: u32, log: &Path) -> Result<Acknowledged> {
-    let text = match std::fs::read_to_string(log) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        text => text.with_context(|| format!("cannot read {}", log.display()))?,
-    };
+    let text = std::fs::read_to_string(log).with_context(|| format!("pgbench wrote no {}", log.display()))?;
     let mut acknowledged = Acknowledged { round, ..Acknowledged::default() };
     for line in text.lines() {
         let mut fields = line.split(' ');

@@ -260,6 +260,12 @@ impl Whole {
 }
 
 impl Compute {
+    /// The connection string of another database.
+    pub fn in_database(&self, database: &str) -> Result<String> {
+        let (server, _) = self.connstr.rsplit_once('/').context("a connection string ends in a database")?;
+        Ok(format!("{server}/{database}"))
+    }
+
     pub fn from_json(shown: &Value) -> Result<Compute> {
         let text = |key: &str| {
             shown[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {shown}"))

@@ -82,7 +82,7 @@ fn lost_after(whole: &Whole, step: &Step, number: usize) -> Result<Found> {
         _ => Found::Whole,
     };
     if found == Found::Whole {
-        let rows = whole.sql(&at_database(&compute, "d")?, "SELECT count(*), sum(n) FROM t WHERE n > 0")?;
+        let rows = whole.sql(&compute.in_database("d")?, "SELECT count(*), sum(n) FROM t WHERE n > 0")?;
         ensure!(rows == "1000|500500", "after {} at {}: {rows}", step.kind, step.end);
     } else {
         if found == Found::Invalid {
@@ -90,16 +90,11 @@ fn lost_after(whole: &Whole, step: &Step, number: usize) -> Result<Found> {
         }
         // The way is free for another.
         whole.sql(&compute.connstr, "CREATE DATABASE d TEMPLATE pattern")?;
-        let rows = whole.sql(&at_database(&compute, "d")?, "SELECT count(*) FROM t")?;
+        let rows = whole.sql(&compute.in_database("d")?, "SELECT count(*) FROM t")?;
         ensure!(rows == "1000", "made anew after {} at {}: {rows}", step.kind, step.end);
     }
     whole.lose_compute(&compute)?;
     Ok(found)
-}
-
-fn at_database(compute: &Compute, database: &str) -> Result<String> {
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
-    Ok(format!("{server}/{database}"))
 }
 
 /// A database that is being made or dropped when the compute is lost is there whole or not at all (R9). What a loss leaves is a
@@ -111,7 +106,7 @@ fn a_loss_leaves_a_database_whole_or_not_at_all() -> Result<()> {
     whole.sql(&compute.connstr, "CREATE EXTENSION pg_walinspect")?;
     whole.sql(&compute.connstr, "CREATE DATABASE pattern")?;
     whole.sql(
-        &at_database(&compute, "pattern")?,
+        &compute.in_database("pattern")?,
         "CREATE TABLE t(n int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)",
     )?;
     let mut number = 0;

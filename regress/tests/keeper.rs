@@ -212,10 +212,9 @@ fn cut_a_database_short(whole: &Whole, compute: &Compute) -> Result<()> {
     const BUSY: &str =
         "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE cut%'";
     let sql = |sql: &str| whole.sql(&compute.connstr, sql);
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
     sql("CREATE DATABASE big STRATEGY wal_log")?;
     let fill = "CREATE TABLE filler AS SELECT n, repeat('x', 1000) AS x FROM generate_series(1, 20000) AS n";
-    whole.sql(&format!("{server}/big"), fill)?;
+    whole.sql(&compute.in_database("big")?, fill)?;
     let logged = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
     for _ in 0..TRIES {
         let begin = number(whole, compute, logged)?;
@@ -239,7 +238,7 @@ fn cut_a_database_short(whole: &Whole, compute: &Compute) -> Result<()> {
             "the database is there"
         );
         sql(CREATE)?;
-        let rows = whole.sql(&format!("{server}/cut"), "SELECT count(*), sum(n) FROM filler")?;
+        let rows = whole.sql(&compute.in_database("cut")?, "SELECT count(*), sum(n) FROM filler")?;
         ensure!(rows == "20000|200010000", "the next database of this number has {rows}");
         sql("DROP DATABASE cut")?;
         sql("DROP DATABASE big")?;

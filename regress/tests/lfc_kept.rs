@@ -51,6 +51,26 @@ fn a_clean_stop_keeps_the_cache() -> Result<()> {
     Ok(())
 }
 
+/// V8: the log of a database that was copied lacks bits that its map pages have in shared buffers.
+#[test]
+fn maps_are_kept_as_the_pageserver_has_them() -> Result<()> {
+    let mut server = CachedServer::with(&[])?;
+    server.sql("CREATE DATABASE copied TEMPLATE template0 STRATEGY wal_log")?;
+    let copied =
+        |server: &CachedServer, sql: &str| server.whole.sql(&server.compute.in_database("copied")?, sql);
+    copied(&server, "CREATE EXTENSION pg_visibility")?;
+    let bits = "SELECT count(*) FROM pg_class c, pg_visibility_map(c.oid) m WHERE relkind IN ('r', 't', 'm') AND all_visible";
+    let before: u64 = copied(&server, bits)?.parse()?;
+    ensure!(before > 10, "template0 has {before} pages with map bits: this shows nothing");
+    // Its buffers are few: all map pages leave them.
+    server.scan()?;
+    server.restart(&[])?;
+    let first = copied(&server, bits)?;
+    server.scan()?;
+    ensure!(copied(&server, bits)? == first, "map bits came or went without a change");
+    Ok(())
+}
+
 /// Loads of all kinds, stops in between: whatever is kept is what the pageserver has.
 #[test]
 fn what_is_kept_is_the_newest() -> Result<()> {

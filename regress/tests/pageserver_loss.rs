@@ -14,7 +14,7 @@ fn killed_under_load_queries_wait_and_go_on() -> Result<()> {
     let whole = Whole::started()?;
     let compute = whole.start_compute("a", &SMALL)?;
     tpcb::fill(&whole, &compute, 2)?;
-    let mut load = Load::start(&whole, &compute, 2, 4, 20, 1)?;
+    let mut load = Load::start(&whole, &compute, 2, 4, 40, 1)?;
     let committed =
         || anyhow::Ok(whole.sql(&compute.connstr, "SELECT count(*) FROM pgbench_history")?.parse::<u64>()?);
     for _ in 0..2 {

@@ -83,8 +83,7 @@ fn judge(whole: &Whole) -> Result<()> {
 /// Lets sqlsmith loose on a database: what is in it stays as it was, now and after the loss of the compute.
 fn loose(whole: &Whole, compute: &Compute, database: &str, queries: u64, seed: u64) -> Result<Compute> {
     let Some(program) = sqlsmith()? else { return Ok(compute.clone()) };
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
-    whole.sql(&format!("{server}/{database}"), ROLE)?;
+    whole.sql(&compute.in_database(database)?, ROLE)?;
     let dump = |compute: &Compute| whole.run("pg_dumpall", &["-d", &compute.connstr]);
     let before = dump(compute)?;
     let work = smith(&program, compute, database, queries, seed);

@@ -4,11 +4,6 @@
 use anyhow::{Context, Result, ensure};
 use strata_regress::whole::{Compute, Whole};
 
-fn in_database(compute: &Compute, database: &str) -> Result<String> {
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
-    Ok(format!("{server}/{database}"))
-}
-
 fn refusal(whole: &Whole, connstr: &str, sql: &str, text: &str) -> Result<()> {
     let Err(error) = whole.sql(connstr, sql) else { anyhow::bail!("{sql} was not refused") };
     ensure!(error.to_string().contains(text), "{sql}: {error}");
@@ -32,7 +27,7 @@ fn in_place_tablespaces_survive_and_are_dropped_when_empty() -> Result<()> {
          CREATE UNLOGGED TABLE emptied(n int) TABLESPACE apart; INSERT INTO emptied VALUES (1);
          CREATE TEMPORARY TABLE passing(n int) TABLESPACE apart; INSERT INTO passing VALUES (1)",
     )?;
-    let guest = in_database(&compute, "guest")?;
+    let guest = compute.in_database("guest")?;
     whole.sql(&guest, "CREATE TABLE never_filled(n int) TABLESPACE apart")?;
     refusal(&whole, &compute.connstr, "DROP TABLESPACE apart", NOT_EMPTY)?;
 
@@ -44,7 +39,7 @@ fn in_place_tablespaces_survive_and_are_dropped_when_empty() -> Result<()> {
                  pg_database_size('postgres') >= (SELECT sum(pg_relation_size(oid)) FROM pg_class)";
     ensure!(whole.sql(&compute.connstr, sizes)? == "t|t", "sizes leave relations out");
     whole.sql(&compute.connstr, "INSERT INTO emptied VALUES (2)")?;
-    let inside = in_database(&compute, "inside")?;
+    let inside = compute.in_database("inside")?;
     whole.sql(&inside, "CREATE TABLE t AS SELECT generate_series(1, 100) AS n")?;
     // Each of the three keeps it from being dropped: a database at home in it, tables of this one, an empty table of a guest.
     refusal(&whole, &compute.connstr, "DROP TABLESPACE apart", NOT_EMPTY)?;

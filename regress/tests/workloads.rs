@@ -93,9 +93,7 @@ fn do_and_lose(buffers: &str) -> Result<()> {
 
 fn new_databases_work(whole: &Whole, compute: &Compute) -> Result<()> {
     for database in ["by_log", "by_copy"] {
-        let (server, _) =
-            compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
-        let connstr = format!("{server}/{database}");
+        let connstr = compute.in_database(database)?;
         whole.sql(
             &connstr,
             "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n; SELECT count(*) FROM pg_class",

@@ -65,9 +65,8 @@ fn near_the_wraps(whole: &Whole) -> Result<Compute> {
 
 /// Forgets old transactions and multixacts in all databases.
 fn freeze(compute: &Compute) -> Result<()> {
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
     for database in ["template0", "template1", "postgres"] {
-        let mut session = Session::open_at(&format!("{server}/{database}"))?;
+        let mut session = Session::open_at(&compute.in_database(database)?)?;
         session.sql(
             "SET vacuum_multixact_freeze_min_age = 0; SET vacuum_multixact_freeze_table_age = 0;
              SET vacuum_freeze_min_age = 0; SET vacuum_freeze_table_age = 0",

@@ -337,7 +337,10 @@ fn take(
             if Guard::EntryDies.holds() {
                 spill::forget(entry, rel, block);
             }
-            if mode() == Mode::Remote {
+            // V8: a map may have bits here that its log lacks. The cache has what the pageserver has.
+            if rel.fork == ForkNumber::VisibilityMap {
+                lfc::forget(rel, block);
+            } else if mode() == Mode::Remote {
                 lfc::keep(rel, block, state::last_written().page(rel, block), page);
             }
         }

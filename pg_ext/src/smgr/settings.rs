@@ -93,6 +93,7 @@ pub fn register() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+    // Half of them are pages', a quarter each whole forks' and sizes'.
     let cells = CString::new(default_cells(crate::lfc::pages_at_most()).to_string())
         .expect("digits hold no zero byte");
     // SAFETY: while libraries are loaded, settings of the server's start may be set; both strings end with 0 and are copied.

@@ -9,11 +9,6 @@ use strata_regress::sound;
 use strata_regress::traps::{OrHarm, WAITING, show};
 use strata_regress::whole::{Compute, wait_until};
 
-fn at_database(compute: &Compute, database: &str) -> Result<String> {
-    let (server, _) = compute.connstr.rsplit_once('/').context("a connection string ends in a database")?;
-    Ok(format!("{server}/{database}"))
-}
-
 /// CREATE DATABASE by file_copy is one record; all relations of the copy change with it.
 #[test]
 fn r9_a_copied_database_is_there_at_once() -> Result<()> {
@@ -21,7 +16,7 @@ fn r9_a_copied_database_is_there_at_once() -> Result<()> {
         let compute = ground.compute(&[])?;
         ground.sql(&compute, "CREATE DATABASE pattern")?;
         ground.whole.sql(
-            &at_database(&compute, "pattern")?,
+            &compute.in_database("pattern")?,
             "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n",
         )?;
         let mut watcher = Session::open(&compute)?;
@@ -42,7 +37,7 @@ fn r9_a_copied_database_is_there_at_once() -> Result<()> {
         // Another copy page by page, for a session that begins in the first copy could not be seen waiting.
         let again = "CREATE DATABASE second TEMPLATE copy STRATEGY wal_log";
         ground.do_while_held(&mut watcher, held, || ground.sql(&compute, again)).or_harm()?;
-        let place = at_database(&compute, "second")?;
+        let place = compute.in_database("second")?;
         let rows = ground.whole.sql(&place, "SELECT count(*), sum(n) FROM t").or_harm()?;
         sound!(rows == "1000|500500", "the copy of the copy has {rows}");
         Ok(())
@@ -55,7 +50,7 @@ fn r9_a_large_copy_is_refused() -> Result<()> {
     show(Guard::LargeCopyRefused, |ground| {
         let compute = ground.compute(&[])?;
         ground.sql(&compute, "CREATE DATABASE pattern")?;
-        let place = at_database(&compute, "pattern")?;
+        let place = compute.in_database("pattern")?;
         ground.whole.sql(
             &place,
             "CREATE TABLE t(n int); INSERT INTO t VALUES (1); UPDATE pg_class SET reltuples = 20000000, relpages = 1 WHERE relname = 't'",
@@ -85,7 +80,7 @@ fn r9_a_dropped_database_is_forgotten() -> Result<()> {
     show(Guard::DropDatabaseForgets, |ground| {
         let compute = ground.compute(&["strata.keeper_interval=1h"])?;
         ground.sql(&compute, "CREATE DATABASE first OID = 60000 TEMPLATE template0")?;
-        let first = at_database(&compute, "first")?;
+        let first = compute.in_database("first")?;
         // Pages of a catalog that leave shared buffers inside their transaction are spilled.
         ground.whole.sql(
             &first,
@@ -98,7 +93,7 @@ fn r9_a_dropped_database_is_forgotten() -> Result<()> {
         ground
             .sql(&compute, "CREATE DATABASE second OID = 60000 TEMPLATE template0 STRATEGY file_copy")
             .or_harm()?;
-        let second = at_database(&compute, "second")?;
+        let second = compute.in_database("second")?;
         let ghosts = ground
             .whole
             .sql(
@@ -127,7 +122,7 @@ fn r9_a_dropped_databases_number_is_free() -> Result<()> {
                 ground.sql(&compute, "CREATE DATABASE second OID = 60000 TEMPLATE template0")
             })
             .or_harm()?;
-        let place = at_database(&compute, "second")?;
+        let place = compute.in_database("second")?;
         ground.whole.sql(&place, "CREATE TABLE t AS SELECT 1").or_harm()?;
         Ok(())
     })
@@ -141,7 +136,7 @@ fn r9_a_database_is_not_moved() -> Result<()> {
         let compute = ground.compute(&["allow_in_place_tablespaces=on"])?;
         ground.sql(&compute, "CREATE TABLESPACE apart LOCATION ''")?;
         ground.sql(&compute, "CREATE DATABASE guest")?;
-        let guest = at_database(&compute, "guest")?;
+        let guest = compute.in_database("guest")?;
         ground.whole.sql(&guest, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")?;
         ground.caught_up(&compute)?;
         let mut watcher = Session::open(&compute)?;
