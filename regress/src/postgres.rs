@@ -188,6 +188,8 @@ impl Cluster {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
         postgres.arg("-c").arg(format!("unix_socket_directories={}", self.home.path().display()));
+        // dblink and postgres_fdw connect from the server to itself and name neither host nor user.
+        postgres.env("PGHOST", self.home.path()).env("PGUSER", "postgres");
         postgres.stdout(log.try_clone()?).stderr(log);
         self.server = Some(postgres.spawn().context("start postgres")?);
         self.wait_until_ready()

@@ -1,7 +1,7 @@
 //! Postgres's own suites on a compute whose storage is remote: core regression, isolation, contrib and procedural languages, each
 //! with few and with normal buffers, every page from the pageserver compared with a local copy (`strata.compare_local`).
 //!
-//! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. The core suite's dump
+//! After each suite the compute is lost: a new one must have the same dump, and `pg_amcheck` must find nothing. In full size the dump
 //! must also equal that of vanilla storage, but for what differs between two runs of vanilla itself. Tests of the full size are ignored
 //! unless asked for.
 //! What may differ in a suite's results stands in `expected/differences.txt`, each with its reason.
@@ -185,11 +185,8 @@ fn with_cache(suites: &[String], cache: Cache) -> Result<()> {
     let whole = Whole::started()?;
     let setting = Setting { cache, ..FEW };
     let mib = cache.mib();
-    let mut settings = vec![format!("strata.lfc_max_size={mib}MB")];
-    if suites.len() > 1 {
-        settings.push(NOT_BY_ITSELF.to_owned());
-    }
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let size = format!("strata.lfc_max_size={mib}MB");
+    let settings = [&[size.as_str()][..], own_settings(suites)].concat();
     let compute = start(&whole, setting, &settings)?;
     whole.sql(&compute.connstr, "CREATE EXTENSION strata")?;
     let work = || run_all(&whole, &compute, suites, setting);
@@ -250,49 +247,67 @@ fn contrib_and_languages_with_file_caches() -> Result<()> {
     with_caches(&contrib_and_language_suites()?)
 }
 
-#[test]
-#[ignore = "full size: --include-ignored"]
-fn core_and_isolation_with_fewest_and_normal_buffers() -> Result<()> {
-    let _alone = alone();
-    suite_and_loss("core", FEWEST)?;
-    suite_and_loss("isolation", FEWEST)?;
-    // The core suite with normal buffers is compared with vanilla storage below.
-    suite_and_loss("isolation", NORMAL)?;
-    Ok(())
-}
-
-/// The dump after the core suite on vanilla storage, of the very server that computes run.
-fn vanilla_dump() -> Result<Dump> {
+/// The dump after suites on vanilla storage, of the very server that computes run.
+fn vanilla_dump(suites: &[String]) -> Result<Dump> {
     let mut cluster = Cluster::init(&Installation::at(suites::postgres_tree()?.join("bin"))?, &[])?;
-    cluster.start(&[
-        ("shared_buffers", NORMAL.buffers),
-        ("max_prepared_transactions", "64"),
-        ("port", "5432"),
-    ])?;
+    let mut settings =
+        vec![("shared_buffers", NORMAL.buffers), ("max_prepared_transactions", "64"), ("port", "5432")];
+    settings.extend(own_settings(suites).iter().filter_map(|setting| setting.split_once('=')));
+    cluster.start(&settings)?;
     let host = cluster.home().display().to_string();
     let place = Place { host, port: "5432".into(), sessions: NORMAL.sessions };
-    let outcome = suites::run("core", &place, &cluster.home().join("core"))?;
-    report("core, vanilla storage", NORMAL, &outcome);
-    ensure!(outcome.failed.is_empty(), "vanilla storage: {}", outcome.summary());
+    for suite in suites {
+        let outcome = suites::run(suite, &place, &cluster.home().join(suite.replace(['/', ':'], "-")))?;
+        report(&format!("{suite}, vanilla storage,"), NORMAL, &outcome);
+        ensure!(outcome.failed.is_empty(), "{suite} on vanilla storage: {}", outcome.summary());
+    }
     let text = strata_regress::postgres::run(&mut cluster.client("pg_dumpall", "postgres"))?;
     Ok(Dump::parse_without_numbers(&text))
+}
+
+/// Suites on one compute with each of these settings: what they leave, after a loss, is what they leave on vanilla storage, but for what
+/// differs between two runs there.
+fn leave_what_vanilla_leaves(suites: &[String], settings: &[Setting]) -> Result<()> {
+    let (first, second) = (vanilla_dump(suites)?, vanilla_dump(suites)?);
+    let by_chance = first.differing(&second, Rows::Any);
+    for &setting in settings {
+        let whole = Whole::started()?;
+        let compute = start(&whole, setting, own_settings(suites))?;
+        run_all(&whole, &compute, suites, setting)?;
+        let ours = lose_and_look_again(&whole, &compute, setting, own_settings(suites))?;
+        let mut differences = first.differences(&Dump::parse_without_numbers(&ours), Rows::Any);
+        differences.retain(|line| !by_chance.iter().any(|heading| line.starts_with(&format!("{heading}: "))));
+        ensure!(differences.is_empty(), "{setting:?} against vanilla storage:\n{}", differences.join("\n"));
+    }
+    Ok(())
 }
 
 #[test]
 #[ignore = "full size: --include-ignored"]
 fn core_leaves_what_vanilla_storage_leaves() -> Result<()> {
     let _alone = alone();
-    let (first, second) = (vanilla_dump()?, vanilla_dump()?);
-    let ours = Dump::parse_without_numbers(&suite_and_loss("core", NORMAL)?);
-    let by_chance = first.differing(&second, Rows::Any);
-    let mut differences = first.differences(&ours, Rows::Any);
-    differences.retain(|line| !by_chance.iter().any(|heading| line.starts_with(&format!("{heading}: "))));
-    ensure!(differences.is_empty(), "against vanilla storage:\n{}", differences.join("\n"));
-    Ok(())
+    leave_what_vanilla_leaves(&["core".to_owned()], &[FEWEST, FEW, NORMAL])
 }
 
-/// The suite of pg_freespacemap counts pages that only its own VACUUM may have seen.
-const NOT_BY_ITSELF: &str = "autovacuum=off";
+#[test]
+#[ignore = "full size: --include-ignored"]
+fn isolation_leaves_what_vanilla_storage_leaves() -> Result<()> {
+    let _alone = alone();
+    leave_what_vanilla_leaves(&["isolation".to_owned()], &[FEWEST, FEW, NORMAL])
+}
+
+#[test]
+#[ignore = "full size: --include-ignored"]
+fn contrib_and_languages_leave_what_vanilla_storage_leaves() -> Result<()> {
+    let _alone = alone();
+    leave_what_vanilla_leaves(&contrib_and_language_suites()?, &[FEWEST, FEW, NORMAL])
+}
+
+/// What suites need. That of pg_freespacemap counts pages that only its own VACUUM may have seen.
+fn own_settings(suites: &[String]) -> &'static [&'static str] {
+    let is_alone = |suite: &String| suite.starts_with("contrib/");
+    if suites.iter().any(is_alone) { &["autovacuum=off"] } else { &[] }
+}
 
 /// All suites of contrib and of procedural languages.
 fn contrib_and_language_suites() -> Result<Vec<String>> {
@@ -312,23 +327,6 @@ fn run_all(whole: &Whole, compute: &Compute, suites: &[String], setting: Setting
         .collect();
     ensure!(problems.is_empty(), "{} suites failed:\n{}", problems.len(), problems.join("\n"));
     Ok(())
-}
-
-fn everything_else(setting: Setting) -> Result<()> {
-    let whole = Whole::started()?;
-    let compute = start(&whole, setting, &[NOT_BY_ITSELF])?;
-    run_all(&whole, &compute, &contrib_and_language_suites()?, setting)?;
-    lose_and_look_again(&whole, &compute, setting, &[NOT_BY_ITSELF])?;
-    Ok(())
-}
-
-#[test]
-#[ignore = "full size: --include-ignored"]
-fn contrib_and_languages() -> Result<()> {
-    let _alone = alone();
-    everything_else(FEWEST)?;
-    everything_else(FEW)?;
-    everything_else(NORMAL)
 }
 
 /// Other libraries are preloaded beside the storage manager: the user's choice, which survives the compute's loss.

@@ -187,6 +187,48 @@ fn banned_dependencies_stay_out() {
 }
 
 #[test]
+fn suites_are_in_their_readme() {
+    let readme = std::fs::read_to_string(root().join("regress/README.md")).expect("the page exists");
+    let suites = std::fs::read_dir(root().join("regress/tests")).expect("the folder exists").flatten();
+    let names: Vec<String> =
+        suites.map(|entry| format!("tests/{}", entry.file_name().to_string_lossy())).collect();
+    assert!(names.len() > 40, "the suites were found");
+    let missing = names.into_iter().filter(|name| name.ends_with(".rs") && !readme.contains(name.as_str()));
+    assert_none("suites that regress/README.md does not name", &missing.collect::<Vec<_>>());
+}
+
+/// Every trap of pages, maps, relations and LSNs (W, V, R, L) has its row in `docs/traps-tested.md`, be it one that says why no test can.
+#[test]
+fn traps_of_a_primary_have_a_row() {
+    let read = |name: &str| std::fs::read_to_string(root().join("docs").join(name)).expect("the page exists");
+    let (traps, tested) = (read("traps.md"), read("traps-tested.md"));
+    let ids = traps.lines().filter_map(|line| line.strip_prefix("- ")?.split(' ').next());
+    let of_a_primary: Vec<&str> =
+        ids.filter(|id| is_trap_id(id) && id.starts_with(['W', 'V', 'R', 'L'])).collect();
+    assert!(of_a_primary.len() > 40, "the traps were read");
+    let has_row = |id: &str| {
+        let firsts = tested.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+        firsts.flat_map(|first| first.split([',', ' '])).any(|word| word == id)
+    };
+    let missing = of_a_primary.into_iter().filter(|id| !has_row(id)).map(str::to_owned);
+    assert_none("traps without a row", &missing.collect::<Vec<_>>());
+}
+
+#[test]
+fn sql_objects_are_in_their_page() {
+    let page = std::fs::read_to_string(root().join("docs/sql.md")).expect("the page exists");
+    let sql = std::fs::read_to_string(root().join("pg_ext/sql/strata--0.2.sql")).expect("the file exists");
+    let names = sql.lines().filter_map(|line| {
+        let rest = line.strip_prefix("CREATE FUNCTION ").or_else(|| line.strip_prefix("CREATE VIEW "))?;
+        rest.split(['(', ' ']).next()
+    });
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 20, "the objects were read");
+    let missing = names.into_iter().filter(|name| !page.contains(&format!("`{name}"))).map(str::to_owned);
+    assert_none("objects that docs/sql.md does not name", &missing.collect::<Vec<_>>());
+}
+
+#[test]
 fn components_have_a_readme() {
     let members = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml exists");
     let folders: Vec<&str> = members
