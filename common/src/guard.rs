@@ -188,6 +188,9 @@ guards! {
     StreamStart = "L7-stream-start",
     /// The pageserver waits for the log that an answer must reflect.
     WaitForLog = "L8-wait-for-log",
+    // Processes.
+    /// Who waits for an answer is woken when it is there.
+    OwnersWoken = "P7-owners-woken",
     // The local file cache.
     /// A cache is kept only if the log goes on where its server's ended.
     KeptAtTheEnd = "C7-kept-at-the-end",

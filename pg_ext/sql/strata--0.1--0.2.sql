@@ -43,6 +43,10 @@ CREATE FUNCTION strata_lfc_pages(
     AS 'MODULE_PATHNAME', 'strata_lfc_pages_wrapper';
 COMMENT ON FUNCTION strata_lfc_pages() IS 'every page of the local file cache, and as of when it is the newest';
 
+CREATE VIEW strata_lfc_pages AS SELECT * FROM strata_lfc_pages();
+COMMENT ON VIEW strata_lfc_pages IS 'every page of the local file cache, and as of when it is the newest';
+GRANT SELECT ON strata_lfc_pages TO pg_monitor;
+
 CREATE FUNCTION strata_lfc_state() RETURNS bytea
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'strata_lfc_state_wrapper';

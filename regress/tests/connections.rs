@@ -1,5 +1,5 @@
-//! Many connections at once, reading and writing, most pages not in shared buffers: nobody is forgotten (a lost wake-up would leave a
-//! client waiting for ever), everything acknowledged is there, and a backend takes no more memory of its own than vanilla's, but for a
+//! Many connections at once, reading and writing, most pages not in shared buffers: nobody is forgotten (a wake-up that is
+//! lost is counted), everything acknowledged is there, and a backend takes no more memory of its own than vanilla's, but for a
 //! megabyte. Small in CI; 500 connections in full size, for `STRATA_TEST_SECONDS` (`make soak`: an hour).
 
 use std::process::{Child, Command};
@@ -109,6 +109,9 @@ fn many_connections_are_all_served() -> Result<()> {
         &compute.connstr,
         "CREATE EXTENSION IF NOT EXISTS strata; SELECT sum(requests) FROM strata_page_requests",
     )?;
+    let document = whole.sql(&compute.connstr, "SHOW strata.counters")?;
+    let counters: serde_json::Value = serde_json::from_str(&document)?;
+    ensure!(counters["lost_wakeups"] == 0, "wake-ups were lost: {document}");
     eprintln!(
         "{} connections for {} s: {} commits, {asked} page requests; a backend has {ours} kB of its own, vanilla's {theirs} kB",
         size.readers + size.writers,

@@ -109,7 +109,7 @@ impl Two {
 
     /// Nothing that a session or the server said means damage.
     fn judge(&self, errors: &str) -> Result<()> {
-        let log = std::fs::read(self.whole.dir().join("run/compute-a.log")).unwrap_or_default();
+        let log = std::fs::read(self.whole.dir().join("run/compute-a.log"))?;
         let log = String::from_utf8_lossy(&log).into_owned();
         let found = [serious(errors), serious_log(&log)].concat();
         ensure!(found.is_empty(), "this may not happen:\n{}", found.join("\n"));

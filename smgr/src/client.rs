@@ -71,8 +71,8 @@ pub trait Doorbell {
 pub trait Delivery {
     /// Copies a page to the address that its owner gave. The owner waits for it: the slot is in delivery.
     fn write_page(&self, target: u64, page: &[u8]);
-    /// Wakes the process that sleeps on this word.
-    fn wake(&self, word: &std::sync::atomic::AtomicU32);
+    /// Wakes the process that sleeps on this word. When that was done, in nanoseconds of the monotonic clock.
+    fn wake(&self, word: &std::sync::atomic::AtomicU32) -> u64;
 }
 
 /// What the log should say; each once per change of state, not per attempt.
@@ -95,7 +95,7 @@ pub async fn run(
     delivery: impl Delivery,
     report: impl Fn(Event),
 ) -> Fenced {
-    slots.recover_all(|word| delivery.wake(word));
+    slots.recover_all(|word| _ = delivery.wake(word));
     let mut pause_ms = PAUSE_MS_MIN;
     let mut reported_down = false;
     loop {
@@ -115,7 +115,7 @@ pub async fn run(
             Ended::Lost(reason) => reason,
             Ended::Fenced(fenced) => return fenced,
         };
-        slots.recover_all(|word| delivery.wake(word));
+        slots.recover_all(|word| _ = delivery.wake(word));
         if connected {
             pause_ms = PAUSE_MS_MIN;
         }
@@ -276,7 +276,8 @@ fn deliver(slots: SlotTable<'_>, delivery: &impl Delivery, response: page::PageR
         slots.put_back(ticket);
         return true;
     }
-    slots.deliver(ticket, |slot| write_answer(slot, delivery, response.kind), |word| delivery.wake(word));
+    let wake = |slot: &Slot| slot.note_woken(ticket.generation, delivery.wake(slot.word()));
+    slots.deliver(ticket, |slot| write_answer(slot, delivery, response.kind), wake);
     false
 }
 

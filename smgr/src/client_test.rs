@@ -120,8 +120,9 @@ impl Delivery for TestDelivery<'_> {
         assert!(page.len() == BLOCK_BYTES && page.iter().all(|b| *b == page[0]));
         self.pages.lock().expect("not poisoned").push((target, page[0]));
     }
-    fn wake(&self, _: &AtomicU32) {
+    fn wake(&self, _: &AtomicU32) -> u64 {
         self.woken.notify_one();
+        0
     }
 }
 

@@ -132,6 +132,9 @@ pub struct Slot {
     failed: AtomicU32,
     value: AtomicU64,
     error: [[AtomicU64; 32]; ERROR_BYTES / 256],
+    /// Of the last answer whose owner was woken: its generation, and when, in nanoseconds of the monotonic clock.
+    woken_for: AtomicU64,
+    woken_at: AtomicU64,
 }
 
 impl Slot {
@@ -156,6 +159,24 @@ impl Slot {
     pub fn look(&self) -> Result<Outcome, (&AtomicU32, u32)> {
         let seen = self.answers.load(Ordering::Acquire);
         self.collect().ok_or((&self.answers, seen))
+    }
+
+    /// The word that the owner sleeps on.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.answers
+    }
+
+    /// Communicator: the owner has been woken for the answer of this generation; `nanos` of the monotonic clock, read after that.
+    pub fn note_woken(&self, generation: u64, nanos: u64) {
+        self.woken_at.store(nanos, Ordering::Relaxed);
+        self.woken_for.store(generation, Ordering::Release);
+    }
+
+    /// Owner, who has just got an answer after a sleep that nobody ended until `nanos`: had it been woken before that? Then a wake-up was
+    /// lost, which cannot be (P7).
+    pub fn was_woken_before(&self, nanos: u64) -> bool {
+        let generation = self.state.load(Ordering::Relaxed) >> 8;
+        self.woken_for.load(Ordering::Acquire) == generation && self.woken_at.load(Ordering::Relaxed) < nanos
     }
 
     /// Whether a request waits for its answer, for statistics.
@@ -398,17 +419,13 @@ impl<'a> SlotTable<'a> {
     }
 
     /// Communicator: hands an answer to whom it is for, if somebody still waits for it. `write` writes the pages and says what came of
-    /// it, `wake` wakes whoever sleeps on a word.
-    pub fn deliver(
-        &self,
-        ticket: Ticket,
-        write: impl FnOnce(&Slot) -> Outcome,
-        wake: impl FnOnce(&AtomicU32),
-    ) {
+    /// it, `wake` wakes whoever sleeps on the slot's word.
+    pub fn deliver(&self, ticket: Ticket, write: impl FnOnce(&Slot) -> Outcome, wake: impl FnOnce(&Slot)) {
         let Some(slot) = self.get(ticket.slot) else { return };
         if slot.begin_delivery(ticket.generation) {
             let outcome = write(slot);
-            wake(slot.finish_delivery(ticket.generation, &outcome));
+            slot.finish_delivery(ticket.generation, &outcome);
+            wake(slot);
         }
     }
 

@@ -236,3 +236,23 @@ fn two_threads() {
         assert!(delivered > 0);
     });
 }
+
+/// P7: a wake-up counts as lost if it came within the sleep that nobody ended, and was for the very answer.
+#[test]
+fn a_lost_wakeup_is_told_from_a_late_answer() {
+    let slot = Slot::default();
+    let answered = |woken_at: Option<u64>| {
+        slot.submit(&pages(0, 1), &[1]);
+        let (generation, _) = slot.take().expect("submitted");
+        assert!(slot.begin_delivery(generation));
+        slot.finish_delivery(generation, &Outcome::Value(0));
+        if let Some(nanos) = woken_at {
+            slot.note_woken(generation, nanos);
+        }
+        assert!(slot.look().is_ok());
+        slot.was_woken_before(1000)
+    };
+    assert!(answered(Some(999)), "woken, and slept on until 1000");
+    assert!(!answered(Some(1000)), "the sleep was over");
+    assert!(!answered(None), "not woken yet: what was noted is of the answer before");
+}

@@ -47,6 +47,7 @@ pub struct Counters {
     /// By name.
     pub prefetch: Option<BTreeMap<String, u64>>,
     pub page_requests: Vec<PageRequests>,
+    pub lost_wakeups: u64,
     /// By name.
     pub lsns: Option<BTreeMap<String, Option<u64>>>,
 }

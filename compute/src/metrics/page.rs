@@ -40,6 +40,11 @@ pub fn text(compute: &Compute, numbers: Option<&Numbers>, took: Duration) -> Str
         }
         prefetch(&mut page, &numbers.counters);
         page_requests(&mut page, &numbers.counters.page_requests);
+        page.counter(
+            "lost_wakeups_total",
+            "Answers whose owner slept on though it had been woken: always 0.",
+        );
+        page.value(&[], numbers.counters.lost_wakeups);
         lsns(&mut page, &numbers.counters);
     }
     page.0
@@ -219,6 +224,7 @@ mod tests {
                 "writes": 7, "damaged": 0, "skipped": 1 },
             "prefetch": null,
             "page_requests": [{ "kind": "pages", "requests": 6, "blocks": 9, "errors": 1, "total_us": 2_500_000, "latency": [1, 0, 2, 3] }],
+            "lost_wakeups": 0,
             "lsns": { "insert": 4096, "flush": 4096, "quorum_commit": null },
         });
         Numbers {

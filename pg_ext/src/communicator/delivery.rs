@@ -52,7 +52,7 @@ impl client::Delivery for SharedMemory {
         unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), target as *mut u8, BLOCK_BYTES) };
     }
 
-    fn wake(&self, word: &AtomicU32) {
-        remote::wake(word);
+    fn wake(&self, word: &AtomicU32) -> u64 {
+        remote::wake(word)
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
 use strata_common::BLOCK_BYTES;
@@ -100,9 +101,11 @@ pub fn write(place: u64, page: &PageBytes) -> io::Result<()> {
     with(|file| file.write_all_at(page, offset(place)))
 }
 
-/// Gives the place's bytes back to the disk. A file system that cannot do this keeps them; they are written over in time.
+/// Gives the place's bytes back to the disk. A file system that cannot do this keeps them, and the log says so once; they are written over
+/// in time.
 pub fn punch(place: u64) {
-    let _ = with(|file| {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let punched = with(|file| {
         let (Ok(begin), length) = (i64::try_from(offset(place)), BLOCK_BYTES as i64) else { return Ok(()) };
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         // SAFETY: changes a file that is open.
@@ -111,4 +114,13 @@ pub fn punch(place: u64) {
             _ => Err(io::Error::last_os_error()),
         }
     });
+    // Any other error is met again, and judged, by whoever reads or writes.
+    if let Err(error) = punched
+        && error.kind() == io::ErrorKind::Unsupported
+        && !SAID.swap(true, Ordering::Relaxed)
+    {
+        pgrx::log!(
+            "the local file cache cannot give room back to the disk, which it uses up to strata.lfc_max_size: {error}"
+        );
+    }
 }

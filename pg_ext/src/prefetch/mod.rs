@@ -201,6 +201,7 @@ pub struct Used {
 /// Fills `page` if it was asked for ahead and has not changed since; waits for it if it is under way.
 pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Used> {
     let mut waited = false;
+    let mut slept = None;
     loop {
         // Looked for anew each time: an interrupt may run code that reads pages.
         let found = BOOK.with_borrow(|book| book.find(rel, block))?;
@@ -225,7 +226,14 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
         }
         let slot = slot_at(found.slot);
         match slot.look() {
-            Ok(Outcome::Value(_)) => BOOK.with_borrow_mut(|book| book.answered(found.slot)),
+            Ok(Outcome::Value(_)) => {
+                if let Some((number, how)) = slept
+                    && number == found.slot
+                {
+                    remote::Slept::check(how, slot);
+                }
+                BOOK.with_borrow_mut(|book| book.answered(found.slot));
+            }
             Ok(Outcome::Refused(_)) => {
                 // Whoever reads the page asks for it, and says what is wrong if that fails, too.
                 let ended = BOOK.with_borrow_mut(|book| book.give_up(found.slot))?;
@@ -235,7 +243,7 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
             }
             Err((word, seen)) => {
                 waited = true;
-                remote::sleep_until_prefetched(word, seen);
+                slept = Some((found.slot, remote::sleep_until_prefetched(word, seen)));
             }
         }
     }

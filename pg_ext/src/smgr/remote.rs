@@ -10,7 +10,7 @@ use std::time::Instant;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgLogLevel, ereport};
-use strata_common::Lsn;
+use strata_common::{Guard, Lsn};
 use strata_smgr::interrupt::{Interrupt, State};
 use strata_smgr::slots::{Ask, Outcome, Request, Slot};
 
@@ -18,7 +18,7 @@ use super::{log_position, settings, state};
 use crate::prefetch;
 
 /// A sleep ends at a signal; this bounds the one that came between the look at the flags and the sleep.
-const SLEEP_MS: i64 = 50;
+const SLEEP_NANOS: i64 = 50_000_000;
 
 /// Asks and waits; raises an ERROR if the pageserver refuses. `targets` gets one page each.
 pub fn ask(ask: Ask, not_modified_since: Lsn, targets: &[u64]) -> u64 {
@@ -85,10 +85,14 @@ pub fn ring() {
 fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
     let _event = WaitEvent::begin(&state::WAIT_EVENT);
     let slot = slot(number);
+    let mut slept = Slept::UntilWoken;
     loop {
         match slot.look() {
-            Ok(outcome) => return Some(outcome),
-            Err((word, seen)) => sleep_on(word, seen),
+            Ok(outcome) => {
+                slept.check(slot);
+                return Some(outcome);
+            }
+            Err((word, seen)) => slept = sleep_on(word, seen),
         }
         if stop() {
             give_up(slot);
@@ -106,10 +110,38 @@ fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -
 }
 
 /// Sleeps until the word changes, or for a moment. Cancel and terminate work, and leave the request as it is: it is the transaction's.
-pub fn sleep_until_prefetched(word: &AtomicU32, seen: u32) {
+pub fn sleep_until_prefetched(word: &AtomicU32, seen: u32) -> Slept {
     let _event = WaitEvent::begin(&prefetch::memory::WAIT_EVENT);
-    sleep_on(word, seen);
+    let slept = sleep_on(word, seen);
     raise(interrupts().decide());
+    slept
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy)]
+pub enum Slept {
+    /// By a wake-up or a signal, or it did not begin.
+    UntilWoken,
+    /// By nobody, until this moment of the monotonic clock, in nanoseconds.
+    Until(u64),
+}
+
+impl Slept {
+    /// After an answer: whether it had been there, and its owner woken for it, while it slept on. Counted, for the answer is as good as any.
+    pub fn check(self, slot: &Slot) {
+        if let Slept::Until(nanos) = self
+            && slot.was_woken_before(nanos)
+        {
+            state::lost_wakeups().fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn monotonic_nanos() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the structure; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// Leaves the slot idle. An answer that is being written just now is waited for: it goes into memory that is still ours (P7).
@@ -119,22 +151,30 @@ fn give_up(slot: &Slot) {
     }
 }
 
-fn sleep_on(word: &AtomicU32, seen: u32) {
-    let timeout = libc::timespec { tv_sec: 0, tv_nsec: SLEEP_MS * 1_000_000 };
+fn sleep_on(word: &AtomicU32, seen: u32) -> Slept {
+    let timeout = libc::timespec { tv_sec: 0, tv_nsec: SLEEP_NANOS };
+    // The sleep lasts at least until then if nobody ends it.
+    let until = monotonic_nanos() + SLEEP_NANOS as u64;
     // SAFETY: a futex in memory that all processes share; it returns at once if the word has changed.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, &timeout, 0, 0);
+        let ended = libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, &timeout, 0, 0);
+        let nobody_did = ended == -1 && *libc::__errno_location() == libc::ETIMEDOUT;
         if libc::getppid() != pg_sys::PostmasterPid {
             // Without a postmaster nobody needs this process, and nothing can be cleaned up (S17).
             libc::_exit(1);
         }
+        if nobody_did { Slept::Until(until) } else { Slept::UntilWoken }
     }
 }
 
-/// Wakes the process that sleeps on `word`; called by the communicator.
-pub fn wake(word: &AtomicU32) {
-    // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX, 0, 0, 0) };
+/// Wakes the process that sleeps on `word`; called by the communicator. When it was done, in nanoseconds of the monotonic clock.
+pub fn wake(word: &AtomicU32) -> u64 {
+    // Without the guard one in sixteen is forgotten.
+    if Guard::OwnersWoken.holds() || word.load(Ordering::Relaxed) % 16 != 0 {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX, 0, 0, 0) };
+    }
+    monotonic_nanos()
 }
 
 /// What this process is asked to do, and where it stands.

@@ -33,6 +33,7 @@ struct Fixed {
     /// Entries in use, per partition; guarded by the partition's lock.
     used: [usize; PARTITIONS],
     spilled_pages: AtomicU64,
+    lost_wakeups: AtomicU64,
     /// Counts removals of spill files, per lock.
     spill_generations: [AtomicU64; SPILL_LOCKS],
     keeper: Keeper,
@@ -173,6 +174,11 @@ pub fn stats() -> &'static [KindStats; Ask::KINDS] {
 }
 
 /// Pages put into the spill store since the server's start.
+/// Answers whose owner slept on though it had been woken: there must be none (P7).
+pub fn lost_wakeups() -> &'static AtomicU64 {
+    &fixed().lost_wakeups
+}
+
 pub fn spilled_pages() -> &'static AtomicU64 {
     &fixed().spilled_pages
 }

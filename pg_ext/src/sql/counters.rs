@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
@@ -46,7 +47,7 @@ unsafe extern "C-unwind" fn show() -> *const c_char {
 }
 
 fn document() -> String {
-    let lists = [working_sets(), file_cache(), ahead(), page_requests(), lsns()];
+    let lists = [working_sets(), file_cache(), ahead(), page_requests(), lost_wakeups(), lsns()];
     format!("{{{}}}", lists.join(","))
 }
 
@@ -138,6 +139,11 @@ fn page_requests() -> String {
         )
     });
     format!("\"page_requests\":[{}]", kinds.collect::<Vec<_>>().join(","))
+}
+
+fn lost_wakeups() -> String {
+    let count = smgr::state::is_attached().then(|| smgr::state::lost_wakeups().load(Ordering::Relaxed));
+    format!("\"lost_wakeups\":{}", count.unwrap_or(0))
 }
 
 fn lsns() -> String {

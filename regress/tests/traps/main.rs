@@ -15,3 +15,4 @@ mod pages;
 mod plain_index;
 mod reuse;
 mod sizes;
+mod waits;

@@ -194,7 +194,7 @@ impl World {
             }
             Outcome::Value(tag)
         };
-        table.deliver(ticket, write, |word| self.wake(word));
+        table.deliver(ticket, write, |slot| self.wake(slot.word()));
         false
     }
 
