@@ -19,7 +19,7 @@ export STRATA_SUITES_ROWS=$PWD/target/suites-$size.rows
 names=() budgets=() commands=()
 suite() { names+=("$1") budgets+=("$2") commands+=("$3"); }
 #     name         budget s  command
-suite crates       900       "cargo test --release --workspace --no-fail-fast"
+suite crates $([ "$size" = small ] && echo 900 || echo 7200) "cargo test --release --workspace --no-fail-fast$([ "$size" = small ] || echo " -- --nocapture")"
 core="cargo test --release -p strata-regress --test core_suites --"
 suite core-suites  $([ "$size" = small ] && echo 480 || echo 3600) "$core$([ "$size" = small ] || echo " --include-ignored --nocapture")"
 suite traps        420       "setup/build-guards-off.sh && STRATA_TEST_PROGRAMS=\$PWD/target/guards-off/release STRATA_TEST_PG_BIN=\$(cat target/guards-off/release/postgres-tree)/bin STRATA_TEST_GUARDS=off cargo test --release -p strata-regress --test traps -- --nocapture && cargo test --release -p strata-common -p strata-pgwal -p strata-redo -p strata-smgr -p strata-pageserver --lib --features strata-common/guards-off --target-dir target/guards-off -- trap_"
@@ -35,7 +35,7 @@ else
     [ -z "$debian" ] || suite debian-suites 3600 "STRATA_PG_TREE=$debian $core --include-ignored --nocapture"
     suite redo-oracle 1800 "cargo run --release -p strata-regress --bin redo-oracle -- --full"
     suite connections 4200 "STRATA_TEST_SECONDS=3600 cargo test --release -p strata-regress --test connections -- --nocapture"
-    suite stock    900       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute --test random_sql --test sqlsmith"
+    suite stock   2400       "STRATA_PG_TREE=$stock cargo test --release -p strata-regress --test workloads --test unlogged --test remote_storage --test lost_compute --test random_sql --test sqlsmith -- --nocapture"
 fi
 
 for wanted in "$@"; do
