@@ -1,7 +1,7 @@
 //! Kinds of work, each followed at once by the loss of the compute and a new one: tiny buffers, where every page is evicted, and
 //! normal ones, where sizes run ahead of the log (trap W17). `pg_amcheck` must find nothing.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use strata_regress::whole::{Compute, Whole};
 
 /// A kind of work: what it does, and a query whose answer must be the same before and after the loss.
