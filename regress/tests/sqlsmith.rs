@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use strata_regress::dump::{Dump, Rows};
 use strata_regress::random;
 use strata_regress::random::agree::serious_log;

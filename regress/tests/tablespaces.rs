@@ -1,7 +1,7 @@
 //! Tablespaces of users (traps R9, R12): those without a location keep relations apart and survive the loss of the compute, and are
 //! dropped only when nothing is in them, wherever that is stored; a location on a disk is refused.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use strata_regress::whole::{Compute, Whole};
 
 fn refusal(whole: &Whole, connstr: &str, sql: &str, text: &str) -> Result<()> {

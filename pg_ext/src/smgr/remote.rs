@@ -170,7 +170,7 @@ fn sleep_on(word: &AtomicU32, seen: u32) -> Slept {
 /// Wakes the process that sleeps on `word`; called by the communicator. When it was done, in nanoseconds of the monotonic clock.
 pub fn wake(word: &AtomicU32) -> u64 {
     // Without the guard one in sixteen is forgotten.
-    if Guard::OwnersWoken.holds() || word.load(Ordering::Relaxed) % 16 != 0 {
+    if Guard::OwnersWoken.holds() || !word.load(Ordering::Relaxed).is_multiple_of(16) {
         // SAFETY: as above.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX, 0, 0, 0) };
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use strata_common::Guard;
 use strata_regress::session::Session;
 use strata_regress::sound;
