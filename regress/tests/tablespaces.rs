@@ -2,7 +2,7 @@
 //! dropped only when nothing is in them, wherever that is stored; a location on a disk is refused.
 
 use anyhow::{Result, ensure};
-use strata_regress::whole::{Compute, Whole};
+use strata_regress::whole::Whole;
 
 fn refusal(whole: &Whole, connstr: &str, sql: &str, text: &str) -> Result<()> {
     let Err(error) = whole.sql(connstr, sql) else { anyhow::bail!("{sql} was not refused") };
