@@ -7,7 +7,7 @@ use strata_common::Guard;
 use strata_regress::session::Session;
 use strata_regress::sound;
 use strata_regress::traps::{OrHarm, WAITING, show};
-use strata_regress::whole::{Compute, wait_until};
+use strata_regress::whole::wait_until;
 
 /// CREATE DATABASE by file_copy is one record; all relations of the copy change with it.
 #[test]
