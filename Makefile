@@ -54,6 +54,7 @@ bench: build
 lint: setup
 	@cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release -p strata-regress --test core_suites --test traps -- -D warnings
 	cargo fmt --manifest-path smgr/models/Cargo.toml --check
 	cargo clippy --release --manifest-path smgr/models/Cargo.toml --target-dir target/models -- -D warnings
 	for script in setup/*.sh regress/*.sh patches/*.sh .ci/run; do bash -n "$$script"; done
