@@ -28,8 +28,9 @@ pub async fn create(home: &Home, tenant_name: &str, options: &BranchCreate) -> a
     let committed = match options.at_lsn {
         Some(_) => log_end::committed(&safekeepers, ancestor).await?,
         None => {
+            // A compute may be dying just now: looked at again and again.
             let is_written =
-                !compute::alive_on(home, &locked.registry, tenant_name, &options.from).is_empty();
+                || !compute::alive_on(home, &locked.registry, tenant_name, &options.from).is_empty();
             log_end::acknowledged(&safekeepers, ancestor, is_written).await?
         }
     };

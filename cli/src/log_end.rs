@@ -71,12 +71,12 @@ pub async fn committed(safekeepers: &[Reached], id: TenantTimelineId) -> anyhow:
 /// A committed end that nothing acknowledged before this call lies beyond.
 ///
 /// An acknowledged commit is on a majority's disks, so any majority that answers has a copy with it (SK-1): the end is found once the
-/// highest flush of now is known as committed. A live compute brings that about by itself; if there is none (`is_written` is
-/// false), an election does.
+/// highest flush of now is known as committed. A live compute brings that about by itself; if there is none, or none any more (`is_written`
+/// says no), an election does.
 pub async fn acknowledged(
     safekeepers: &[Reached],
     id: TenantTimelineId,
-    is_written: bool,
+    is_written: impl Fn() -> bool,
 ) -> anyhow::Result<Lsn> {
     let majority = safekeepers.len() / 2 + 1;
     let first = of(safekeepers, id).await?;
@@ -89,25 +89,27 @@ pub async fn acknowledged(
     if first.commit >= first.flush {
         return Ok(first.commit);
     }
-    if !is_written {
-        let endpoint = |reached: &Reached| Endpoint {
-            id: reached.node.id,
-            address: format!("127.0.0.1:{}", reached.node.port),
-        };
-        let endpoints: Vec<_> = safekeepers.iter().map(endpoint).collect();
-        let closed = closed_log::close(id, &endpoints, SETTLE_MAX).await;
-        return closed.context("the end of the branch's log cannot be settled: start a compute on it");
-    }
     let settled = tokio::time::timeout(SETTLE_MAX, async {
-        loop {
+        while is_written() {
             tokio::time::sleep(ASK_EVERY).await;
             let now = of(safekeepers, id).await?;
             if now.commit >= first.flush {
-                return anyhow::Ok(now.commit);
+                return anyhow::Ok(Some(now.commit));
             }
         }
+        Ok(None)
     });
-    settled.await.with_context(|| {
+    let settled = settled.await.with_context(|| {
         format!("the branch's log is not committed up to {}: 'strata status' says which safekeeper is missing; or name an LSN with --at-lsn", first.flush)
-    })?
+    })??;
+    if let Some(committed) = settled {
+        return Ok(committed);
+    }
+    let endpoint = |reached: &Reached| Endpoint {
+        id: reached.node.id,
+        address: format!("127.0.0.1:{}", reached.node.port),
+    };
+    let endpoints: Vec<_> = safekeepers.iter().map(endpoint).collect();
+    let closed = closed_log::close(id, &endpoints, SETTLE_MAX).await;
+    closed.context("the end of the branch's log cannot be settled: start a compute on it")
 }
