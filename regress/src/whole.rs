@@ -181,10 +181,13 @@ impl Whole {
     pub fn lose_compute(&self, compute: &Compute) -> Result<()> {
         killpg(Pid::from_raw(compute.pgid), Signal::SIGKILL)
             .context("the compute was not there to be killed")?;
-        wait_until(
-            "the processes of the compute are gone",
-            || Ok(processes_in(&compute.pgdata)?.is_empty()),
-        )?;
+        // The supervisor is its group's first process; one that has ended and is still listed does nothing any more.
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", compute.pgid)).unwrap_or_default();
+        let is_gone =
+            || stat().rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'));
+        wait_until("the processes of the compute are gone", || {
+            Ok(is_gone() && processes_in(&compute.pgdata)?.is_empty())
+        })?;
         let folder = compute.pgdata.parent().context("a data directory has a parent")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
     }

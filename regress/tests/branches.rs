@@ -1,8 +1,12 @@
 //! A branch made right after an update load is readable, and independent of its parent; a branch in the past shows the past.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Whole, wait_until};
+use strata_regress::whole::{Whole, processes_in, wait_until};
 
 #[test]
 fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
@@ -53,6 +57,42 @@ fn branches_have_all_that_their_parents_acknowledged() -> Result<()> {
         tpcb::check(&whole, &parent, &told)?;
     }
     Ok(())
+}
+
+/// A compute that stands still is alive, and may not have told the safekeepers of its last commits. If it dies while a branch waits
+/// for that, an election settles the end.
+#[test]
+fn a_compute_that_dies_meanwhile_holds_no_branch_up() -> Result<()> {
+    let whole = Whole::started()?;
+    let mut parent = whole.start_compute("parent", &[])?;
+    tpcb::fill(&whole, &parent, 2)?;
+    let mut told = Vec::new();
+    for round in 1..=10 {
+        let load = Load::start(&whole, &parent, 2, 8, 60, round)?;
+        let history = format!("SELECT count(*) > {} FROM pgbench_history", round * 200);
+        wait_until("the load is under way", || Ok(whole.sql(&parent.connstr, &history)? == "t"))?;
+        // All of them, or a commit would be acknowledged after the branch was made.
+        for process in processes_in(&parent.pgdata)? {
+            // One may end by itself.
+            let _ = kill(Pid::from_raw(process), Signal::SIGSTOP);
+        }
+        let branch = format!("b{round}");
+        let mut create = whole.command(&["branch", "create", &branch]).spawn()?;
+        // Long enough for a command that has nothing to wait for; for one that has, any moment is as good.
+        std::thread::sleep(Duration::from_millis(500));
+        let waits = create.try_wait()?.is_none();
+        whole.lose_compute(&parent)?;
+        told.push(load.finish()?.0);
+        ensure!(create.wait()?.success(), "the branch was not made");
+        let child = whole.start_compute(&format!("c{round}"), &["--branch", &branch])?;
+        tpcb::check(&whole, &child, &told)?;
+        if waits {
+            return Ok(());
+        }
+        whole.stop_compute(&child.name)?;
+        parent = whole.start_compute("parent", &[])?;
+    }
+    anyhow::bail!("in ten rounds no command had to wait: the test shows nothing")
 }
 
 #[test]
