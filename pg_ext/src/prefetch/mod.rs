@@ -201,7 +201,7 @@ pub struct Used {
 /// Fills `page` if it was asked for ahead and has not changed since; waits for it if it is under way.
 pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Used> {
     let mut waited = false;
-    let mut slept = None;
+    let mut slept: Option<(usize, remote::Slept)> = None;
     loop {
         // Looked for anew each time: an interrupt may run code that reads pages.
         let found = BOOK.with_borrow(|book| book.find(rel, block))?;
@@ -230,7 +230,7 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
                 if let Some((number, how)) = slept
                     && number == found.slot
                 {
-                    remote::Slept::check(how, slot);
+                    how.check(slot);
                 }
                 BOOK.with_borrow_mut(|book| book.answered(found.slot));
             }

@@ -109,8 +109,9 @@ pub fn register() {
 
 /// A power of two, by the size of the file cache.
 fn default_cells(cached_pages: usize) -> i32 {
-    let cells = cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE).min(1 << 30).next_power_of_two();
-    i32::try_from(cells).unwrap_or(CELLS_MAX).clamp(CELLS_MIN, CELLS_MAX)
+    let cells = i32::try_from(cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE)).unwrap_or(CELLS_MAX);
+    // Both limits are powers of two.
+    cells.clamp(CELLS_MIN, CELLS_MAX).cast_unsigned().next_power_of_two().cast_signed()
 }
 
 /// How often the keeper goes round.
