@@ -46,7 +46,7 @@ pub enum Verb {
     Safekeeper(NodeVerb),
     /// One pageserver.
     #[command(subcommand)]
-    Pageserver(NodeVerb),
+    Pageserver(PageserverVerb),
     /// psql on a compute (the only one that runs, if no name is given).
     Psql {
         compute: Option<String>,
@@ -167,4 +167,17 @@ pub struct ComputeAttach {
 pub enum NodeVerb {
     Start { id: u64 },
     Stop { id: u64 },
+}
+
+#[derive(Subcommand)]
+pub enum PageserverVerb {
+    Start {
+        id: u64,
+        /// Answer computes at this port from now on; those that run are told.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    Stop {
+        id: u64,
+    },
 }

@@ -183,6 +183,17 @@ impl Programs {
     }
 }
 
+/// Where nodes answer: all listen on loopback.
+fn endpoint(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Where computes find their pages, `host:port`.
+pub fn pageserver_address(registry: &Registry) -> anyhow::Result<String> {
+    let node = registry.pageservers.first().context("there is no pageserver")?;
+    Ok(endpoint(node.port))
+}
+
 fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> anyhow::Result<()> {
     let compute = registry.compute(name)?;
     let tenant = registry.tenant(&compute.tenant)?;
@@ -197,7 +208,6 @@ fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> 
     }
     let run_as = RunAs::current()?;
     run_as.own_folder(&home.compute_dir(name))?;
-    let endpoint = |port: u16| format!("127.0.0.1:{port}");
     let spec = Spec {
         name: name.to_owned(),
         branch: compute.branch.clone(),
@@ -209,11 +219,7 @@ fn launch(home: &Home, registry: &Registry, name: &str, programs: &Programs) -> 
             .iter()
             .map(|node| Endpoint { id: node.id, address: endpoint(node.port) })
             .collect(),
-        pageserver: registry
-            .pageservers
-            .first()
-            .map(|node| endpoint(node.port))
-            .context("there is no pageserver")?,
+        pageserver: pageserver_address(registry)?,
         bin_dir: programs.tree.join("bin"),
         data_dir: home.compute_dir(name).join("pgdata"),
         host: "127.0.0.1".to_owned(),

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, BranchVerb, ComputeVerb, NodeVerb, TenantVerb, Verb};
+use args::{Arguments, BranchVerb, ComputeVerb, NodeVerb, PageserverVerb, TenantVerb, Verb};
 use home::Home;
 use node::Kind;
 use output::Output;
@@ -80,8 +80,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<Output> {
         Verb::Branch(BranchVerb::Create(options)) => branch::create(&home, &tenant, &options).await,
         Verb::Branch(BranchVerb::List) => branch::list(&home, &tenant).await,
         Verb::Compute(verb) => run_compute(&home, &tenant, verb).await,
-        Verb::Safekeeper(verb) => run_node(&home, Kind::Safekeeper, verb).await,
-        Verb::Pageserver(verb) => run_node(&home, Kind::Pageserver, verb).await,
+        Verb::Safekeeper(verb) => run_safekeeper(&home, verb).await,
+        Verb::Pageserver(verb) => run_pageserver(&home, verb).await,
         Verb::Psql { compute, arguments } => psql::run(&home, compute.as_deref(), &arguments),
         Verb::Lsn { branch } => branch::lsn(&home, &tenant, &branch).await,
         Verb::PgBindir => postgres::bindir(),
@@ -102,9 +102,17 @@ async fn run_compute(home: &Home, tenant: &str, verb: ComputeVerb) -> anyhow::Re
     }
 }
 
-async fn run_node(home: &Home, kind: Kind, verb: NodeVerb) -> anyhow::Result<Output> {
+async fn run_safekeeper(home: &Home, verb: NodeVerb) -> anyhow::Result<Output> {
     match verb {
-        NodeVerb::Start { id } => node::start_one(home, kind, id).await,
-        NodeVerb::Stop { id } => node::stop_one(home, kind, id).await,
+        NodeVerb::Start { id } => node::start_one(home, Kind::Safekeeper, id).await,
+        NodeVerb::Stop { id } => node::stop_one(home, Kind::Safekeeper, id).await,
+    }
+}
+
+async fn run_pageserver(home: &Home, verb: PageserverVerb) -> anyhow::Result<Output> {
+    match verb {
+        PageserverVerb::Start { id, port: None } => node::start_one(home, Kind::Pageserver, id).await,
+        PageserverVerb::Start { id, port: Some(port) } => node::start_pageserver_at(home, id, port).await,
+        PageserverVerb::Stop { id } => node::stop_one(home, Kind::Pageserver, id).await,
     }
 }

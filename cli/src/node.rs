@@ -12,7 +12,7 @@ use crate::home::{Home, Locked, write_whole};
 use crate::output::{Output, to_stderr};
 use crate::process::{self, Running};
 use crate::registry::{Node, Registry};
-use crate::{compute, copies, postgres, probe};
+use crate::{compute, copies, postgres, probe, settings};
 
 /// A daemon opens its data before it listens; a big one takes its time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -180,6 +180,43 @@ pub async fn start_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Outpu
         bail!("{} {id} runs already", kind.word());
     }
     Ok(Output::new(describe(home, kind, &node).await, format!("{} {id} is ready", kind.word())))
+}
+
+/// Starts a pageserver at another port, and tells the computes that run.
+pub async fn start_pageserver_at(home: &Home, id: u64, port: u16) -> anyhow::Result<Output> {
+    if port == 0 {
+        bail!("a port lies between 1 and {}", u16::MAX);
+    }
+    let kind = Kind::Pageserver;
+    let mut locked = home.lock()?;
+    let former = kind.find(&locked.registry, id)?;
+    if alive(home, kind, former.id).is_some() {
+        bail!("pageserver {id} runs already: 'strata pageserver stop {id}' first");
+    }
+    let node = Node { port, ..former.clone() };
+    replace(&mut locked, &node);
+    if let Err(error) = start_daemon(home, &mut locked, kind, &node).await {
+        replace(&mut locked, &former);
+        locked.save()?;
+        return Err(error);
+    }
+    let address = compute::pageserver_address(&locked.registry)?;
+    let mut told = Vec::new();
+    for name in locked.registry.computes.keys().filter(|name| compute::alive(home, name).is_some()) {
+        settings::move_pageserver(home, name, &address).with_context(|| format!("compute '{name}'"))?;
+        told.push(name.clone());
+    }
+    let text = format!("pageserver {id} is ready at port {port}; computes told: {}", list(&told));
+    Ok(Output::new(describe(home, kind, &node).await, text))
+}
+
+fn replace(locked: &mut Locked, node: &Node) {
+    let nodes = locked.registry.pageservers.iter_mut();
+    nodes.filter(|known| known.id == node.id).for_each(|known| known.clone_from(node));
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none runs".to_owned() } else { names.join(", ") }
 }
 
 pub async fn stop_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output> {

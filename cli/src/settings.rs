@@ -139,6 +139,13 @@ async fn set_running(
     .await
 }
 
+/// A supervisor that lives follows its spec.
+pub fn move_pageserver(home: &Home, name: &str, address: &str) -> anyhow::Result<()> {
+    let path = compute::spec_path(home, name);
+    let spec = Spec { pageserver: address.to_owned(), ..Spec::read(&path)? };
+    write_spec(&path, &spec)
+}
+
 fn write_spec(path: &Path, spec: &Spec) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(spec).context("a spec is plain JSON")?;
     write_whole(path, text.as_bytes())

@@ -114,16 +114,26 @@ fn unpack(spec: &Spec, tar: &[u8]) -> anyhow::Result<()> {
     }
     place.write("postgresql.conf", &settings::postgresql_conf(spec))?;
     place.write(settings::USER_CONF, &settings::user_conf(&spec.settings))?;
+    place.write(settings::PAGESERVER_CONF, &settings::pageserver_conf(spec))?;
     place.write("pg_hba.conf", settings::PG_HBA_CONF)?;
     place.write("pg_ident.conf", "")
 }
 
 /// Replaces the file with the user's settings in the folder of a running server, which reads the old ones or the new.
 pub fn replace_user_conf(spec: &Spec, text: &str) -> anyhow::Result<()> {
+    replace(spec, settings::USER_CONF, text)
+}
+
+/// The same for the file with the pageserver's address.
+pub fn replace_pageserver_conf(spec: &Spec) -> anyhow::Result<()> {
+    replace(spec, settings::PAGESERVER_CONF, &settings::pageserver_conf(spec))
+}
+
+fn replace(spec: &Spec, name: &str, text: &str) -> anyhow::Result<()> {
     let place = Place { folder: &spec.data_dir, owner: (spec.uid, spec.gid) };
-    let new = format!("{}.new", settings::USER_CONF);
+    let new = format!("{name}.new");
     place.write(&new, text)?;
-    let path = spec.data_dir.join(settings::USER_CONF);
+    let path = spec.data_dir.join(name);
     std::fs::rename(spec.data_dir.join(new), &path)
         .with_context(|| format!("cannot replace {}", path.display()))
 }

@@ -101,6 +101,11 @@ impl Postmaster {
         Ok(())
     }
 
+    /// Lets the server read its configuration files again.
+    pub fn reload(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     fn signal(&self, signal: Signal) {
         // Gone already is what was wanted.
         let _ = kill(self.pid, signal);

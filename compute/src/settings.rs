@@ -1,5 +1,6 @@
 //! The settings that a compute's Postgres gets: guards on the command line, which neither ALTER SYSTEM nor ALTER ROLE beats
-//! (trap S14), defaults in `postgresql.conf`, and the user's in a file that it includes.
+//! (trap S14), defaults in `postgresql.conf`, the user's in a file that it includes, and last the pageserver's address, which may
+//! change while the server runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,7 +39,6 @@ pub fn guards(spec: &Spec, started: &Started, kept_cache: Option<Term>) -> Vec<S
         ("wal_recycle", "off".to_owned()),
         ("strata.tenant_id", spec.timeline.tenant.to_string()),
         ("strata.timeline_id", spec.timeline.timeline.to_string()),
-        ("strata.pageserver", spec.pageserver.clone()),
         ("strata.safekeepers", safekeepers.join(",")),
         ("strata.term", started.term.to_string()),
         ("strata.start_lsn", started.start_lsn.to_string()),
@@ -58,11 +58,21 @@ pub fn postgresql_conf(spec: &Spec) -> String {
     );
     set(&mut text, "strata.lfc_path", &cache::pages(spec).display().to_string());
     set(&mut text, "strata.lfc_max_size", &format!("{}MB", cache::default_mib(spec)));
-    writeln!(text, "include '{USER_CONF}'").expect("writing to a string");
+    // The last one counts.
+    writeln!(text, "include '{USER_CONF}'\ninclude '{PAGESERVER_CONF}'").expect("writing to a string");
     text
 }
 
-/// The file with the user's settings, beside `postgresql.conf`: the one that changes while the server runs.
+/// The file with the pageserver's address, beside `postgresql.conf`.
+pub const PAGESERVER_CONF: &str = "pageserver.conf";
+
+pub fn pageserver_conf(spec: &Spec) -> String {
+    let mut text = String::from("# Written at every start of the compute, and when its pageserver moves.\n");
+    set(&mut text, "strata.pageserver", &spec.pageserver);
+    text
+}
+
+/// The file with the user's settings, beside `postgresql.conf`; changed while the server runs.
 pub const USER_CONF: &str = "compute.conf";
 
 pub fn user_conf(settings: &BTreeMap<String, String>) -> String {
@@ -135,6 +145,13 @@ mod tests {
         assert!(user_conf(&test_spec().settings).ends_with("\nsearch_path = 'o''x\\\\y'\n"));
         let injected = BTreeMap::from([("log_line_prefix".to_owned(), " '\r\nfsync = 'on' ".to_owned())]);
         assert!(user_conf(&injected).ends_with("\nlog_line_prefix = ' ''\\r\\nfsync = ''on'' '\n"));
+    }
+
+    #[test]
+    fn the_address_counts_whatever_the_user_says() {
+        let text = postgresql_conf(&test_spec());
+        assert!(text.ends_with("include 'compute.conf'\ninclude 'pageserver.conf'\n"), "{text}");
+        assert!(pageserver_conf(&test_spec()).ends_with("\nstrata.pageserver = '127.0.0.1:3'\n"));
     }
 
     #[test]

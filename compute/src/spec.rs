@@ -112,6 +112,7 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.lfc_path",
     "strata.lfc_size_limit",
     "strata.lfc_state_interval",
+    "strata.max_pageserver_lag",
     "strata.prefetch_buffers",
     "strata.prefetch_max",
     "strata.prefetch_index_scans",

@@ -3,6 +3,9 @@
 //! A start never trusts what a former one left on disk: the log's majority and the pageserver are asked each time (CP-4). When
 //! Postgres ends by itself its pages are gone (trap S7), so the answer is always a whole new start in a new term, unless
 //! another compute was elected meanwhile: then this one ends (SK-2, trap S2).
+//!
+//! The file that the spec was read from is looked at again and again: when it names another pageserver the server is told, and
+//! a start that waits for the former one begins anew.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +30,8 @@ const TAIL_MAX: Duration = Duration::from_secs(20);
 const LEAVES_MAX: Duration = Duration::from_secs(5);
 /// A Postgres that ran this long counts as well started: its crash begins a new series.
 const WELL_STARTED: Duration = Duration::from_secs(60);
+/// How often the spec is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 /// Crashes in a row after which the supervisor gives up.
 const CRASHES_MAX: u32 = 5;
 
@@ -70,6 +75,8 @@ enum End {
 enum Watched {
     StopAsked,
     Crashed,
+    /// The pageserver is at this address now.
+    Moved(String),
 }
 
 async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Stop) -> anyhow::Result<End> {
@@ -82,6 +89,11 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
         let started = tokio::select! {
             started = start(&spec, &mut had, state) => started,
             () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
+            address = moved(&spec, path) => {
+                tracing::info!("the pageserver is at {address} now; starting anew");
+                spec.pageserver = address;
+                continue;
+            }
         };
         let (started, mut postmaster) = match started {
             Ok(both) => both,
@@ -105,7 +117,14 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
         state.phase(Phase::Running, std::mem::take(&mut problem))?;
         tracing::info!(term = %started.term, start_lsn = %started.start_lsn, "running");
         let running_since = tokio::time::Instant::now();
-        match watch(&mut postmaster, stop).await? {
+        let watched = loop {
+            match watch(&mut postmaster, &spec, path, stop).await? {
+                Watched::Moved(address) => follow(&mut spec, address, &postmaster)?,
+                other => break other,
+            }
+        };
+        match watched {
+            Watched::Moved(_) => unreachable!("followed above"),
             Watched::StopAsked => return end(&spec, state, &started, &mut postmaster).await,
             Watched::Crashed => {
                 crashes = if running_since.elapsed() > WELL_STARTED { 1 } else { crashes + 1 };
@@ -124,7 +143,7 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
 /// What was changed by a reload since the start is kept in the spec.
 fn take_changed_settings(spec: &mut Spec, path: &Path) {
     match Spec::read(path) {
-        Ok(now) => spec.settings = now.settings,
+        Ok(now) => (spec.settings, spec.pageserver) = (now.settings, now.pageserver),
         Err(error) => tracing::warn!("settings that were changed since the start are lost: {error:#}"),
     }
 }
@@ -162,11 +181,39 @@ fn pageserver(spec: &Spec) -> anyhow::Result<Channel> {
     Ok(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(2)).connect_lazy())
 }
 
-async fn watch(postmaster: &mut Postmaster, stop: &mut Stop) -> anyhow::Result<Watched> {
+async fn watch(
+    postmaster: &mut Postmaster,
+    spec: &Spec,
+    path: &Path,
+    stop: &mut Stop,
+) -> anyhow::Result<Watched> {
     tokio::select! {
         ended = postmaster.wait() => ended.map(|_| Watched::Crashed),
         () = stop.asked() => Ok(Watched::StopAsked),
+        address = moved(spec, path) => Ok(Watched::Moved(address)),
     }
+}
+
+/// Another address of the pageserver, when the spec in the file has one.
+async fn moved(spec: &Spec, path: &Path) -> String {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // A file that cannot be read says nothing; a crash would complain of it.
+        if let Ok(now) = Spec::read(path)
+            && now.pageserver != spec.pageserver
+        {
+            return now.pageserver;
+        }
+    }
+}
+
+/// The server asks there from now on, also for what it is waiting for.
+fn follow(spec: &mut Spec, address: String, postmaster: &Postmaster) -> anyhow::Result<()> {
+    tracing::info!("the pageserver is at {address} now");
+    spec.pageserver = address;
+    data_dir::replace_pageserver_conf(spec)?;
+    postmaster.reload();
+    Ok(())
 }
 
 /// A clean stop: Postgres first, then the tail of its log that no worker inside it could send (trap S8).

@@ -92,8 +92,15 @@ CREATE VIEW strata_stat_prefetch AS SELECT * FROM strata_prefetch_counters();
 COMMENT ON VIEW strata_stat_prefetch IS
     'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read), refused; then requests and pages held now, and requests without an answer yet; and of those requested the pages that index scans were to read';
 
+CREATE FUNCTION strata_backpressure(
+    OUT limit_bytes bigint, OUT lag_bytes bigint, OUT pauses bigint, OUT paused_us bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1
+    AS 'MODULE_PATHNAME', 'strata_backpressure_wrapper';
+COMMENT ON FUNCTION strata_backpressure() IS
+    'log that the pageserver may be behind, and is behind; how often, and for how long, writers have paused for it since the server''s start';
+
 REVOKE ALL ON FUNCTION strata_working_set_pages(double precision), strata_working_set_size(interval), strata_lfc_counters(),
-    strata_lfc_pages(), strata_lfc_state(), strata_lfc_prewarm_counters(), strata_prefetch_counters() FROM PUBLIC;
+    strata_lfc_pages(), strata_lfc_state(), strata_lfc_prewarm_counters(), strata_prefetch_counters(), strata_backpressure() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION strata_working_set_pages(double precision), strata_working_set_size(interval), strata_lfc_counters(),
-    strata_lfc_pages(), strata_lfc_state(), strata_lfc_prewarm_counters(), strata_prefetch_counters() TO pg_monitor;
+    strata_lfc_pages(), strata_lfc_state(), strata_lfc_prewarm_counters(), strata_prefetch_counters(), strata_backpressure() TO pg_monitor;
 GRANT SELECT ON strata_stat_prefetch, strata_lfc_stats, strata_stat_file_cache, strata_lfc_prewarm_progress TO pg_monitor;

@@ -1,11 +1,14 @@
-//! The settings `strata.*`. All of them are given by the supervisor on the server's command line; `docs/settings.md` lists them.
+//! The settings `strata.*`. The supervisor gives them on the server's command line, but for the pageserver's address, which may change
+//! while the server runs and so stands in a file; `docs/settings.md` lists them.
 //!
 //! An empty `strata.pageserver` means local files, an empty `strata.safekeepers` means no quorum: both are said by
 //! `strata_smgr_mode()` and `strata_safekeepers`, so that nobody takes one for the other.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys;
 use strata_common::{Lsn, NodeId, TenantTimelineId, Term};
 
 pub static TENANT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -31,7 +34,20 @@ pub fn register() {
     };
     text(c"strata.tenant_id", c"Tenant that this server works for (32 hex digits).", &TENANT_ID);
     text(c"strata.timeline_id", c"Timeline that this server writes (32 hex digits).", &TIMELINE_ID);
-    text(c"strata.pageserver", c"Where pages come from, host:port; empty: local files.", &PAGESERVER);
+    // SAFETY: the hook touches nothing but its arguments, and cannot panic.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"strata.pageserver",
+            c"Where pages come from, host:port; empty: local files.",
+            c"Set by the compute supervisor. The address can change while the server runs, not whether there is one.",
+            &PAGESERVER,
+            GucContext::Sighup,
+            GucFlags::DISALLOW_IN_AUTO_FILE,
+            Some(check_pageserver),
+            None,
+            None,
+        );
+    }
     text(
         c"strata.safekeepers",
         c"Who keeps the log, id=host:port separated by commas; empty: no quorum.",
@@ -44,6 +60,42 @@ pub fn register() {
         c"Term whose server left a local file cache that is still the newest; empty: none.",
         &LFC_KEPT_TERM,
     );
+}
+
+/// The server has started, with or without a pageserver.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on there is a pageserver, or there is none, as long as the server lives. Call at the end of `_PG_init` in the postmaster.
+pub fn fix_storage() {
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+/// Check hook: an address with a port, and none only where there was none.
+unsafe extern "C-unwind" fn check_pageserver(
+    wanted: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the server passes a text, or none, and takes the reason as it is, without freeing it (guc.c).
+    unsafe {
+        let wanted = if (*wanted).is_null() { c"" } else { CStr::from_ptr(*wanted) };
+        let had = PAGESERVER.get().is_some_and(|address| !address.is_empty());
+        let reason = if STARTED.load(Ordering::Relaxed) && wanted.is_empty() == had {
+            c"whether pages come from a pageserver is decided at the server's start"
+        } else if !wanted.is_empty() && !is_address(wanted) {
+            c"an address is host:port"
+        } else {
+            return true;
+        };
+        pg_sys::GUC_check_errdetail_string = reason.as_ptr().cast_mut();
+        false
+    }
+}
+
+/// Whether it is `host:port`.
+fn is_address(text: &CStr) -> bool {
+    let parts = text.to_str().ok().and_then(|text| text.rsplit_once(':'));
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 /// The value of a text setting; empty if it is not set.

@@ -38,6 +38,7 @@ pub extern "C-unwind" fn _PG_init() {
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
     parent_death::install();
     guc::register();
+    wal::backpressure::register();
     sql::counters::register();
     shmem::install();
     if !guc::value(&guc::SAFEKEEPERS).is_empty() {
@@ -51,4 +52,5 @@ pub extern "C-unwind" fn _PG_init() {
         fixed_settings::install();
         utility::install();
     }
+    guc::fix_storage();
 }

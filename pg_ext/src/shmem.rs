@@ -61,6 +61,7 @@ unsafe extern "C-unwind" fn on_startup() {
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         workers::attach();
         wal::shared::attach();
+        wal::backpressure::attach();
         working_set::attach();
         lfc::attach();
         smgr::on_shmem_startup();

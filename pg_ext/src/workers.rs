@@ -130,10 +130,15 @@ fn runs(worker: Worker) -> bool {
 
 /// Sleeps until the latch is set or time is over; ends with the postmaster.
 pub fn nap(milliseconds: i64) {
+    nap_for(milliseconds, pg_sys::PG_WAIT_EXTENSION);
+}
+
+/// The same, shown as this wait event.
+pub fn nap_for(milliseconds: i64, event: u32) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch is this process's own.
     unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, event);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
 }

@@ -24,6 +24,11 @@ pub struct PortLease {
 }
 
 impl PortLease {
+    /// One that no daemon of an installation gets.
+    pub fn spare(&self) -> u16 {
+        self.base + BLOCK - 1
+    }
+
     pub fn take() -> Result<PortLease> {
         let folder = std::env::temp_dir().join("strata-test-ports");
         // Tests of another user take blocks there, too.

@@ -107,6 +107,11 @@ impl Whole {
         self.set_environment(guard::VARIABLE, &ids.join(","));
     }
 
+    /// A port of this installation's that nobody listens at.
+    pub fn spare_port(&self) -> u16 {
+        self.ports.spare()
+    }
+
     /// `$STRATA_DIR` of this one.
     pub fn dir(&self) -> PathBuf {
         self.home.path().join("strata")

@@ -1,12 +1,14 @@
 //! Backends that wait for a page while the pageserver is away, killed or standing still: a timeout, a cancel and a termination each
-//! end their wait, and the pageserver's return ends that of all others, with the right rows (P7, LV-1).
+//! end their wait, and the pageserver's return ends that of all others, with the right rows (P7, LV-1), at its address or at another.
 
+use std::net::TcpListener;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strata_regress::psql_session::PsqlSession;
+use strata_regress::refusal::refuses;
 use strata_regress::session::Session;
 use strata_regress::traps::Ground;
 use strata_regress::whole::{Compute, wait_until};
@@ -18,6 +20,8 @@ const ROWS: usize = 20_000;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Away {
     Killed,
+    /// Killed, and it comes back at another port.
+    Moved,
     /// Its connections stay and say nothing.
     Stopped,
 }
@@ -30,7 +34,7 @@ fn pageserver(ground: &Ground) -> Result<Pid> {
 
 fn go_away(ground: &Ground, away: Away, pageserver: Pid) -> Result<()> {
     match away {
-        Away::Killed => ground.whole.kill_node("pageservers", 1),
+        Away::Killed | Away::Moved => ground.whole.kill_node("pageservers", 1),
         Away::Stopped => Ok(kill(pageserver, Signal::SIGSTOP)?),
     }
 }
@@ -38,6 +42,10 @@ fn go_away(ground: &Ground, away: Away, pageserver: Pid) -> Result<()> {
 fn come_back(ground: &Ground, away: Away, pageserver: Pid) -> Result<()> {
     match away {
         Away::Killed => ground.whole.strata(&["pageserver", "start", "1"]).map(drop),
+        Away::Moved => {
+            let port = ground.whole.spare_port().to_string();
+            ground.whole.strata(&["pageserver", "start", "1", "--port", &port]).map(drop)
+        }
         Away::Stopped => Ok(kill(pageserver, Signal::SIGCONT)?),
     }
 }
@@ -133,12 +141,51 @@ fn waits_end(away: Away) -> Result<()> {
     let total: Vec<String> = (0..SESSIONS).map(|n| format!("(SELECT sum(id) FROM t{n})")).collect();
     let sum = ROWS * (ROWS + 1) / 2 * SESSIONS;
     ensure!(ground.sql(&compute, &format!("SELECT {}", total.join(" + ")))? == sum.to_string());
+    if away == Away::Moved { stays_there(&ground, &compute) } else { Ok(()) }
+}
+
+/// After the pageserver has moved: a server that the supervisor starts anew finds it, and what cannot be is refused and changes nothing.
+fn stays_there(ground: &Ground, compute: &Compute) -> Result<()> {
+    let port = ground.whole.spare_port();
+    let address = format!("127.0.0.1:{port}");
+    ensure!(ground.sql(compute, "SHOW strata.pageserver")? == address);
+    ensure!(ground.whole.node("pageservers", 1)?["port"] == port);
+    // Nobody but the supervisor says where it is, and what is no address is refused whoever says it.
+    refuses(
+        &ground.whole,
+        &["compute", "set", &compute.name, "strata.pageserver=127.0.0.1:1"],
+        &["is set by strata"],
+    )?;
+    let file = compute.pgdata.join("pageserver.conf");
+    let good = std::fs::read_to_string(&file)?;
+    for bad in ["", "nowhere", "host:0", "host:65536"] {
+        std::fs::write(&file, format!("strata.pageserver = '{bad}'\n"))?;
+        let seen =
+            "SELECT bool_or(error <> '') FROM pg_file_settings WHERE sourcefile LIKE '%pageserver.conf'";
+        ensure!(ground.sql(compute, seen)? == "t", "'{bad}' is taken");
+    }
+    std::fs::write(&file, good)?;
+    let refuse = |port: u16, why: &str| {
+        let port = port.to_string();
+        refuses(&ground.whole, &["pageserver", "start", "1", "--port", &port], &[why])
+    };
+    refuse(port, "runs already")?;
+    ground.whole.strata(&["pageserver", "stop", "1"])?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    refuse(taken.local_addr()?.port(), "pageserver 1")?;
+    ensure!(ground.whole.node("pageservers", 1)?["port"] == port, "what failed is not kept");
+    ground.whole.strata(&["pageserver", "start", "1"])?;
     Ok(())
 }
 
 #[test]
 fn waits_end_while_the_pageserver_is_gone() -> Result<()> {
     waits_end(Away::Killed)
+}
+
+#[test]
+fn waits_end_when_the_pageserver_moves() -> Result<()> {
+    waits_end(Away::Moved)
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The page client: serves the slots from a pageserver over one long-lived stream (D8, P4, P5).
 //!
 //! Runs on a current-thread runtime in the communicator and returns only when the server is fenced: a lost connection puts every
-//! open request back and connects again, with growing pauses, for as long as it takes; queries wait meanwhile. Requests go out
-//! in batches of whatever was submitted when the doorbell rang. Queues are bounded by the number of slots: each has one request
+//! open request back and connects again, with growing pauses, for as long as it takes; queries wait meanwhile. So does another
+//! address, at once: what was asked there is asked here. Requests go out in batches of whatever was submitted when the doorbell rang. Queues are bounded by the number of slots: each has one request
 //! at most.
 //!
 //! What it must not know: where pages live in memory (`Delivery`), how to be woken (`Doorbell`), what Postgres is.
@@ -13,6 +13,7 @@ use strata_common::{BLOCK_BYTES, BlockNumber, Guard, Lsn, RelFork, TenantTimelin
 use strata_proto::page::page_service_client::PageServiceClient;
 use strata_proto::page::{self, page_error, page_request, page_response};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -43,6 +44,8 @@ pub struct Fenced(pub String);
 #[derive(PartialEq, Eq, Debug)]
 enum Ended {
     Lost(String),
+    /// The pageserver is elsewhere now: here.
+    Moved(String),
     Fenced(Fenced),
 }
 
@@ -80,6 +83,8 @@ pub trait Delivery {
 pub enum Event {
     Connected,
     Disconnected(String),
+    /// Pages are asked for at this address from now on.
+    Moved(String),
 }
 
 const PAUSE_MS_MIN: u64 = 20;
@@ -87,9 +92,11 @@ const PAUSE_MS_MAX: u64 = 1000;
 /// A pageserver that asks for a retry gets it after this long.
 const RETRY_MS: u64 = 20;
 
-/// Serves the slots until the server is fenced; requests that are open then stay unanswered.
+/// Serves the slots until the server is fenced; requests that are open then stay unanswered. `address` says when the pageserver is
+/// elsewhere than `config` has it.
 pub async fn run(
-    config: ClientConfig,
+    mut config: ClientConfig,
+    mut address: watch::Receiver<String>,
     slots: SlotTable<'_>,
     doorbell: impl Doorbell,
     delivery: impl Delivery,
@@ -98,24 +105,41 @@ pub async fn run(
     slots.recover_all(|word| _ = delivery.wake(word));
     let mut pause_ms = PAUSE_MS_MIN;
     let mut reported_down = false;
+    let mut moved_to = None;
     loop {
+        if let Some(address) = moved_to.take() {
+            (pause_ms, reported_down) = (PAUSE_MS_MIN, false);
+            report(Event::Moved(String::clone(&address)));
+            config.address = address;
+        }
         let mut connected = false;
-        let ended = match Connection::open(&config).await {
-            Ok(mut connection) => {
-                connection
-                    .serve(slots, &doorbell, &delivery, &mut || {
-                        connected = true;
-                        report(Event::Connected);
-                    })
-                    .await
+        let working = async {
+            match Connection::open(&config).await {
+                Ok(mut connection) => {
+                    connection
+                        .serve(slots, &doorbell, &delivery, &mut || {
+                            connected = true;
+                            report(Event::Connected);
+                        })
+                        .await
+                }
+                Err(ended) => ended,
             }
-            Err(ended) => ended,
         };
+        // Where `serve` waits no answer is half written, so it can be left there.
+        let ended = tokio::select! {
+            ended = working => ended,
+            address = moved(&mut address) => Ended::Moved(address),
+        };
+        slots.recover_all(|word| _ = delivery.wake(word));
         let reason = match ended {
             Ended::Lost(reason) => reason,
             Ended::Fenced(fenced) => return fenced,
+            Ended::Moved(address) => {
+                moved_to = Some(address);
+                continue;
+            }
         };
-        slots.recover_all(|word| _ = delivery.wake(word));
         if connected {
             pause_ms = PAUSE_MS_MIN;
         }
@@ -123,8 +147,19 @@ pub async fn run(
             report(Event::Disconnected(reason));
             reported_down = true;
         }
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+            address = moved(&mut address) => moved_to = Some(address),
+        }
         pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+    }
+}
+
+/// Another address, when there is one. Nobody is left to say one: never.
+async fn moved(address: &mut watch::Receiver<String>) -> String {
+    match address.changed().await {
+        Ok(()) => address.borrow_and_update().clone(),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -181,7 +181,7 @@ impl Bench {
         }
     }
 
-    async fn story(&self, listener: std::net::TcpListener) {
+    async fn story(&self, listener: std::net::TcpListener, move_to: &watch::Sender<String>) {
         let address = listener.local_addr().expect("bound");
         let service = TestService::default();
         let running = serve(listener, service.clone());
@@ -216,9 +216,26 @@ impl Bench {
         };
         let (outcome, running) = tokio::join!(self.ask(1, pages(9, 1), &[900]), back);
         assert_eq!(outcome, Outcome::Value(0));
-        running.shutdown_background();
+
+        // It moves while the old one still stands there, and says nothing: a request that went there is answered elsewhere.
+        let dumb = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let place = |listener: &std::net::TcpListener| listener.local_addr().expect("bound").to_string();
+        move_to.send(place(&dumb)).expect("the client listens");
+        let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let last = place(&elsewhere);
+        let moves = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            move_to.send(last.clone()).expect("the client listens");
+            serve(elsewhere, service.clone())
+        };
+        let (outcome, at_last) = tokio::join!(self.ask(2, pages(5, 1), &[500]), moves);
+        assert_eq!(outcome, Outcome::Value(0));
+        for runtime in [running, at_last] {
+            runtime.shutdown_background();
+        }
         let events = self.events.lock().expect("not poisoned").clone();
-        assert_eq!(events.iter().filter(|e| **e == Event::Connected).count(), 2, "{events:?}");
+        assert_eq!(events.iter().filter(|e| **e == Event::Connected).count(), 3, "{events:?}");
+        assert!(events.contains(&Event::Moved(last)), "{events:?}");
     }
 }
 
@@ -240,10 +257,11 @@ async fn asks_retries_and_reconnects() {
     };
     let delivery = TestDelivery { pages: &bench.pages, woken: &bench.woken };
     let report = |event| bench.events.lock().expect("not poisoned").push(event);
-    let client = run(config, bench.table(), TestDoorbell(&bench.bell), delivery, report);
+    let (move_to, address) = watch::channel(config.address.clone());
+    let client = run(config, address, bench.table(), TestDoorbell(&bench.bell), delivery, report);
     tokio::select! {
         _ = client => unreachable!("the client never ends"),
-        () = bench.story(listener) => {}
+        () = bench.story(listener, &move_to) => {}
         () = tokio::time::sleep(Duration::from_secs(30)) => panic!("no answer in 30 s: {:?}", bench.events),
     }
 }
@@ -266,7 +284,8 @@ async fn a_beaten_server_is_told_and_gets_no_answer() {
     let marks = [AtomicU64::new(0)];
     let table = SlotTable::new(&slots, &marks);
     table.submit(0, &Request { ask, not_modified_since: Lsn(7) }, &[1]);
-    let client = run(config, table, TestDoorbell(&bell), delivery, |_| {});
+    let (_stays, address) = watch::channel(config.address.clone());
+    let client = run(config, address, table, TestDoorbell(&bell), delivery, |_| {});
     let ended = tokio::time::timeout(Duration::from_secs(30), client).await.expect("it ends by itself");
     assert_eq!(ended, Fenced("term 3 is over".to_owned()));
     assert_eq!(slots[0].collect(), None, "what waits is not answered");

@@ -13,6 +13,7 @@
 //! Knows nothing of Postgres's processes, locks and memory; page layouts only as far as eviction needs them (`page`).
 #![forbid(unsafe_code)]
 
+pub mod backpressure;
 pub mod class;
 pub mod client;
 pub mod evict;

@@ -3,6 +3,7 @@
 //! The main thread is Postgres's: signals, the log, the end. A second thread runs the page client on a current-thread runtime
 //! and calls nothing of Postgres (trap P2): it reads slots, writes pages into shared memory and wakes sleepers by system
 //! calls. When that thread ends, the worker exits with 1 and is started again; waiting processes are served by the next one.
+//! The main thread follows `strata.pageserver` and tells the other one when the address changes.
 
 mod delivery;
 
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 
 use pgrx::pg_sys;
 use strata_smgr::client::{self, ClientConfig, Event, Fenced, Writer};
+use tokio::sync::watch;
 
 use crate::guc;
 use crate::smgr::state;
@@ -33,6 +35,7 @@ pub fn register() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn strata_communicator_main(_argument: pg_sys::Datum) {
     workers::set_up(Worker::Communicator);
+    workers::reload_on_hangup();
     let timeline = match guc::timeline() {
         Ok(timeline) => timeline,
         Err(problem) => pgrx::PANIC!("the communicator cannot start: {problem}"),
@@ -42,18 +45,24 @@ pub extern "C-unwind" fn strata_communicator_main(_argument: pg_sys::Datum) {
         Err(problem) => pgrx::PANIC!("the communicator cannot start: {problem}"),
     };
     let (sender, events) = std::sync::mpsc::channel();
-    match start_client(ClientConfig { address: guc::value(&guc::PAGESERVER), timeline, writer }, sender) {
-        Ok(thread) => watch(&thread, &events),
+    let config = ClientConfig { address: guc::value(&guc::PAGESERVER), timeline, writer };
+    let (address, changes) = watch::channel(config.address.clone());
+    match start_client(config, changes, sender) {
+        Ok(thread) => look_after(&thread, &address, &events),
         Err(problem) => pgrx::error!("the communicator cannot start its thread: {problem}"),
     }
 }
 
-fn start_client(config: ClientConfig, events: Sender<Told>) -> std::io::Result<JoinHandle<()>> {
+fn start_client(
+    config: ClientConfig,
+    address: watch::Receiver<String>,
+    events: Sender<Told>,
+) -> std::io::Result<JoinHandle<()>> {
     let named = std::thread::Builder::new().name("strata pages".to_owned());
-    workers::with_signals_blocked(|| named.spawn(move || run_client(config, &events)))
+    workers::with_signals_blocked(|| named.spawn(move || run_client(config, address, &events)))
 }
 
-fn run_client(config: ClientConfig, events: &Sender<Told>) {
+fn run_client(config: ClientConfig, address: watch::Receiver<String>, events: &Sender<Told>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -71,7 +80,7 @@ fn run_client(config: ClientConfig, events: &Sender<Told>) {
         };
         // The main thread may be gone already; then nobody wants to know.
         let report = |event| drop(events.send(Told::Event(event)));
-        let fenced = client::run(config, state::slots(), doorbell, SharedMemory, report).await;
+        let fenced = client::run(config, address, state::slots(), doorbell, SharedMemory, report).await;
         let _ = events.send(Told::Fenced(fenced));
         // SAFETY: a signal to this very process; its handler (procsignal.c) sets the latch that the main thread sleeps on.
         unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
@@ -87,11 +96,17 @@ enum Told {
 }
 
 /// The main thread's loop.
-fn watch(thread: &JoinHandle<()>, events: &Receiver<Told>) {
+fn look_after(thread: &JoinHandle<()>, address: &watch::Sender<String>, events: &Receiver<Told>) {
     loop {
+        workers::reload_if_wanted();
+        address.send_if_modified(|known| {
+            let set = guc::value(&guc::PAGESERVER);
+            std::mem::replace(known, set.clone()) != set
+        });
         for event in events.try_iter() {
             match event {
                 Told::Event(Event::Connected) => pgrx::log!("connected to the pageserver"),
+                Told::Event(Event::Moved(address)) => pgrx::log!("the pageserver is at {address} now"),
                 Told::Event(Event::Disconnected(why)) => pgrx::log!("no pageserver, reads wait: {why}"),
                 Told::Fenced(Fenced(why)) => workers::stop_server(&workers::beaten(&why)),
             }

@@ -16,6 +16,7 @@ use super::pages::{self, Kind};
 use super::settings::{Mode, mode};
 use super::{shadow, sizes, spill, state};
 use crate::prefetch as ahead;
+use crate::wal::backpressure;
 
 pub static TABLE: FSmgr = FSmgr {
     smgr_init: None,
@@ -96,6 +97,7 @@ unsafe extern "C-unwind" fn extend(
     sizes::refuse_too_large(block, 1);
     // SAFETY: as called by the server: one readable page.
     unsafe {
+        before_growth(reln, fork);
         pages::write(reln, ffi::fork_of(fork), BlockNumber(block), &[buffer], Kind::Extend, skip_fsync)
     };
 }
@@ -113,6 +115,7 @@ unsafe extern "C-unwind" fn zeroextend(
     sizes::refuse_too_large(block, blocks);
     // SAFETY: as called by the server.
     unsafe {
+        before_growth(reln, fork);
         let class = if name == ForkNumber::Init {
             Class::Permanent
         } else {
@@ -127,6 +130,19 @@ unsafe extern "C-unwind" fn zeroextend(
                 pages::extended(ffi::rel_fork(reln, fork), BlockNumber(block), blocks);
             }
         }
+    }
+}
+
+/// What grows is written, and goes into the log unless it is known to be unlogged.
+///
+/// # Safety
+/// `reln` is the server's.
+unsafe fn before_growth(reln: SMgrRelation, fork: RawFork) {
+    // SAFETY: the caller's promise.
+    let rel = unsafe { ffi::rel_fork(reln, fork) };
+    if backpressure::is_due() && !state::entry(rel.rel).is_some_and(|entry| uses_files(entry.class, rel.fork))
+    {
+        backpressure::pause_writer();
     }
 }
 

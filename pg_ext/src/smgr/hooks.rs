@@ -14,6 +14,7 @@ use strata_smgr::Class;
 use super::classify::End;
 use super::settings::{Mode, mode};
 use super::{buffers, classify, dbsize, ffi, log_position, shadow, spill, state, tablespaces};
+use crate::wal::backpressure;
 
 static PREVIOUS_ACCESS: AtomicUsize = AtomicUsize::new(0);
 
@@ -89,7 +90,13 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
         crate::prefetch::end_of_transaction();
     }
     match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => before_commit(),
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
+            // SAFETY: reads this backend's own transaction state.
+            if unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId {
+                backpressure::pause_writer();
+            }
+            before_commit();
+        }
         XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => classify::end_of_transaction(End::Commit),
         XACT_EVENT_ABORT => classify::end_of_transaction(End::Abort),
         _ => {}

@@ -1,5 +1,6 @@
 //! The log's way out: the proposer worker, and what makes commits wait for the quorum. On when `strata.safekeepers` is set.
 
+pub mod backpressure;
 mod commit_wait;
 mod entry;
 mod quorum;

@@ -19,6 +19,9 @@ pub struct Shared {
     pub pageserver_received_lsn: AtomicU64,
     pub pageserver_disk_consistent_lsn: AtomicU64,
     pub pageserver_remote_consistent_lsn: AtomicU64,
+    /// Of writers, for a pageserver that was far behind (`backpressure`): how often, and for how long.
+    pub pauses: AtomicU64,
+    pub paused_micros: AtomicU64,
     pub safekeeper_count: AtomicU32,
     pub safekeepers: [SafekeeperSlot; SAFEKEEPERS_MAX],
 }
