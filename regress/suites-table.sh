@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes the tables of docs/suites.md from the rows that the suites wrote (STRATA_SUITES_ROWS): suite, server, column (shared buffers or
-# file cache), passed, explained, failed. The last run of a suite counts. usage: suites-table.sh ROWS
+# file cache), passed, explained, failed. The last run of a suite counts. usage: suites-table.sh ROWS …
 set -euo pipefail
 LC_ALL=C awk -F'\t' '
     function cell(suite, server, buffers,    key) {
@@ -31,4 +31,4 @@ LC_ALL=C awk -F'\t' '
         print ""
         table("| suite, file cache | patched large | tiny | resized | vanilla large | tiny | resized | Debian large | tiny | resized |",
             "large cache|tiny cache|resized cache")
-    }' "$1"
+    }' "$@"
