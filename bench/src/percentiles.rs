@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use strata_regress::slow_pages::SlowPages;
-use strata_regress::whole::Whole;
+use strata_regress::whole::{self, Whole};
 
 use crate::peer::Single;
 use crate::plot::{Chart, Series};
@@ -38,8 +38,7 @@ impl Sides {
         let sets: Vec<String> = settings.map(|(name, value)| format!("{name}={value}")).to_vec();
         let cache = format!("strata.lfc_max_size={cache}");
         let sets = sets.iter().map(String::as_str).chain([cache.as_str(), "max_connections=100"]);
-        let arguments: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-        let ours = whole.start_compute("bench", &arguments)?.connstr;
+        let ours = whole.start_compute("bench", &whole::sets(sets))?.connstr;
         for connstr in [peer.connstr(), ours.clone()] {
             let server = Server { clients: peer.installation(), connstr };
             server.fill(size.large_scale)?;

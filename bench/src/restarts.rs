@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 use strata_regress::slow_pages::SlowPages;
-use strata_regress::whole::{Compute, Whole, processes_in, wait_until};
+use strata_regress::whole::{Compute, Whole, processes_in, sets, wait_until};
 
 use crate::plot::{Chart, Series};
 use crate::report::{Row, load_average, progress};
@@ -65,8 +65,7 @@ impl Restart {
 }
 
 fn compute(whole: &Whole) -> Result<Compute> {
-    let arguments: Vec<&str> = SETTINGS.iter().flat_map(|setting| ["--set", *setting]).collect();
-    whole.start_compute("restarts", &arguments)
+    whole.start_compute("restarts", &sets(SETTINGS))
 }
 
 /// Brings every page into the cache, and says how fast the load is then.

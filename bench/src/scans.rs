@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use strata_regress::evict::EVICT;
 use strata_regress::postgres::{Cluster, Installation};
 use strata_regress::session::Session;
 use strata_regress::slow_pages::SlowPages;
-use strata_regress::whole::{Compute, Whole};
+use strata_regress::whole::{self, Compute, Whole};
 
 use crate::report::{Pair, Row, load_average, progress};
 use crate::{Size, interrupt};
@@ -39,7 +40,7 @@ const INDEX_ROWS: &str = "SELECT count(DISTINCT (ctid::text::point)[0]) FROM t W
 /// A table of about so many megabytes, its index on every hundredth row.
 fn fill(session: &mut Session, megabytes: u32) -> Result<f64> {
     let rows = megabytes * 1050;
-    session.sql("CREATE EXTENSION pg_buffercache")?;
+    session.sql(EVICT)?;
     session.sql(&format!(
         "CREATE TABLE t AS SELECT n, repeat('x', 900) AS filler FROM generate_series(1, {rows}) n"
     ))?;
@@ -56,9 +57,7 @@ fn pages(session: &mut Session, sql: &str) -> Result<f64> {
 /// Seconds of a statement that finds no page of the table in shared buffers.
 fn seconds(session: &mut Session, sql: &str) -> Result<f64> {
     interrupt::check()?;
-    session.sql(
-        "SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('t')",
-    )?;
+    session.sql("SELECT evict('t')")?;
     let begin = Instant::now();
     session.sql(sql)?;
     Ok(begin.elapsed().as_secs_f64())
@@ -67,8 +66,7 @@ fn seconds(session: &mut Session, sql: &str) -> Result<f64> {
 fn compute(whole: &Whole) -> Result<Compute> {
     let sets: Vec<String> = SETTINGS.map(|(name, value)| format!("{name}={value}")).to_vec();
     let sets = sets.iter().map(String::as_str).chain([REMOTE_ONLY]);
-    let arguments: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-    whole.start_compute("bench", &arguments)
+    whole.start_compute("bench", &whole::sets(sets))
 }
 
 fn counters(session: &mut Session) -> Result<Value> {

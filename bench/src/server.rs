@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use strata_regress::postgres::{Installation, run as run_program};
-use strata_regress::whole::{Compute, Whole};
+use strata_regress::whole::{self, Compute, Whole};
 
 use crate::interrupt;
 use crate::report::Pair;
@@ -61,9 +61,8 @@ impl Server<'_> {
 pub fn start_ours(settings: &[(&str, &str)], more: &[&str]) -> Result<(Whole, Compute)> {
     let whole = Whole::started()?;
     let sets: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let arguments: Vec<&str> =
-        sets.iter().flat_map(|set| ["--set", set]).chain(more.iter().copied()).collect();
-    let compute = whole.start_compute("bench", &arguments)?;
+    let sets = whole::sets(sets.iter().map(String::as_str));
+    let compute = whole.start_compute("bench", &[&sets, more].concat())?;
     Ok((whole, compute))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use strata_regress::whole::Whole;
+use strata_regress::whole::{self, Whole};
 
 use crate::plot::{Chart, Series};
 use crate::report::{Row, load_average, progress};
@@ -25,8 +25,7 @@ fn point(whole: &Whole, percent: u64, megabytes: u64, size: Size) -> Result<(f64
         format!("strata.lfc_max_size={cache}MB"),
         format!("strata.lfc_size_limit={cache}MB"),
     ];
-    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let compute = whole.start_compute("sweep", &arguments)?;
+    let compute = whole.start_compute("sweep", &whole::sets(sets.iter().map(String::as_str)))?;
     let select = |seconds: u32| {
         let seconds = seconds.to_string();
         let arguments =

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::whole::{Compute, Whole, processes_in, wait_until};
+use crate::whole::{Compute, Whole, processes_in, sets, wait_until};
 
 pub const ROWS: i64 = 20_000;
 pub const BLOCK: u64 = 8192;
@@ -41,12 +41,7 @@ impl CachedServer {
     }
 
     pub fn number(&self, sql: &str) -> Result<i64> {
-        let text = self.sql(sql)?;
-        text.lines()
-            .last()
-            .unwrap_or_default()
-            .parse()
-            .with_context(|| format!("{sql}: '{text}' is no number"))
+        self.whole.number(&self.compute, sql)
     }
 
     pub fn stat(&self, column: &str) -> Result<i64> {
@@ -126,8 +121,7 @@ fn start(whole: &Whole, settings: &[&str]) -> Result<Compute> {
         "strata.compare_local=on",
         "strata.keeper_interval=500ms",
     ];
-    let arguments: Vec<&str> = fixed.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
-    whole.start_compute("a", &arguments)
+    whole.start_compute("a", &sets(fixed.iter().chain(settings).copied()))
 }
 
 /// Sets `strata.lfc_size_limit` of a running compute.

@@ -6,6 +6,7 @@
 pub mod cached;
 pub mod counters;
 pub mod dump;
+pub mod evict;
 pub mod held_log;
 pub mod mounts;
 pub mod oracle;
@@ -18,6 +19,7 @@ pub mod refusal;
 pub mod replay;
 pub mod scripts;
 pub mod session;
+pub mod size;
 pub mod slow_pages;
 pub mod standby;
 pub mod stock;

@@ -11,6 +11,8 @@ use strata_common::Lsn;
 use strata_pgwal::record::decode;
 use strata_pgwal::{DecodedRecord, RawRecord, rmgr};
 
+use crate::random::Numbers;
+
 /// What kinds of records of `STANDBY` and `XACT` are (`src/include/storage/standbydefs.h`, `src/include/access/xact.h`).
 const STANDBY_LOCK: u8 = 0x00;
 const RUNNING_XACTS: u8 = 0x10;
@@ -22,22 +24,18 @@ const FIRST_NORMAL_OID: u32 = 16384;
 /// Database `postgres` (`src/include/catalog/pg_database.dat`), where the client is.
 const POSTGRES_DATABASE: u32 = 5;
 
-/// SplitMix64: the same choices from the same seed on every machine.
+/// The same choices from the same seed on every machine.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Chance(Numbers);
 
 impl Chance {
     pub fn new(seed: u64) -> Chance {
-        Chance(seed)
+        Chance(Numbers::from_seed(seed))
     }
 
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+        self.0.below(bound as u64) as usize
     }
 
     /// `count` of them, in their order; all if there are not so many.

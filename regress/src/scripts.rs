@@ -52,6 +52,22 @@ impl Script {
     }
 }
 
+/// Table `s`, and `subtransactions(count, every)`, which puts `count` rows into it, each in a subtransaction of its own, and undoes every
+/// one of `every`.
+pub const SUBTRANSACTIONS: &str = r"
+CREATE TABLE s (i int);
+CREATE PROCEDURE subtransactions(count int, every int) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR i IN 1..count LOOP
+    BEGIN
+      INSERT INTO s VALUES (i);
+      IF i % every = 0 THEN RAISE EXCEPTION 'undone'; END IF;
+    EXCEPTION WHEN raise_exception THEN NULL;
+    END;
+  END LOOP;
+END $$;
+";
+
 /// Shortly before a new segment of the commit timestamps (1048320, they have 26208 to one) and of clog (1048576).
 const FIRST_XID: u32 = 1_048_170;
 /// Shortly before a new page of multixact offsets (2048) and of members (1636).

@@ -14,11 +14,12 @@ use strata_common::Guard;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::evict::EVICT;
 use crate::held_log::{Held, HeldLog};
 use crate::postgres::BIN_VARIABLE;
 use crate::psql_session::PsqlSession;
 use crate::session::Session;
-use crate::whole::{CACHE_SIZE_VARIABLE, Compute, Whole};
+use crate::whole::{CACHE_SIZE_VARIABLE, Compute, Whole, sets};
 
 /// A wrong answer, a lost page, an error that no user should meet.
 #[derive(Debug)]
@@ -61,18 +62,6 @@ pub struct Ground {
     pub whole: Whole,
     log: HeldLog,
 }
-
-/// What every scenario may use: `evict('t')` puts all pages of a relation out of shared buffers and counts those that stay,
-/// `evict('t', 2)` those of one fork.
-const TOOLS: &str = "
-    CREATE EXTENSION IF NOT EXISTS strata; CREATE EXTENSION IF NOT EXISTS pg_buffercache;
-    CREATE FUNCTION evict(regclass) RETURNS bigint LANGUAGE sql AS
-    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
-       WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$;
-    CREATE FUNCTION evict(regclass, int) RETURNS bigint LANGUAGE sql AS
-    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
-       WHERE relfilenode = pg_relation_filenode($1) AND relforknumber = $2
-         AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$";
 
 /// Who waits for a page, and what has been answered until now.
 pub const WAITING: &str = "SELECT string_agg(pid::text, ',') FILTER (WHERE wait_event IN ('StrataPageRequest', 'StrataPrefetchedPage')),
@@ -120,18 +109,17 @@ impl Ground {
         Ground::new(&[])
     }
 
-    /// A compute without background noise, and the scenario's tools in it. `settings` are `name=value`.
+    /// A compute without background noise, with `evict` in it. `settings` are `name=value`.
     pub fn compute(&self, settings: &[&str]) -> Result<Compute> {
         let compute = self.bare_compute("a", settings)?;
-        self.whole.sql(&compute.connstr, TOOLS)?;
+        self.whole.sql(&compute.connstr, &format!("CREATE EXTENSION IF NOT EXISTS strata; {EVICT}"))?;
         Ok(compute)
     }
 
     /// A compute as `compute` starts it, with nothing made in it.
     pub fn bare_compute(&self, name: &str, settings: &[&str]) -> Result<Compute> {
         let quiet = ["autovacuum=off", "bgwriter_lru_maxpages=0", "checkpoint_timeout=1d"];
-        let settings = quiet.iter().chain(settings).flat_map(|setting| ["--set", *setting]);
-        self.whole.start_compute(name, &settings.collect::<Vec<_>>())
+        self.whole.start_compute(name, &sets(quiet.iter().chain(settings).copied()))
     }
 
     /// Builds `tests/traps/NAME.c` against the server's headers; the library's path, for `LANGUAGE C AS`.

@@ -238,6 +238,13 @@ impl Whole {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// The number in the last line of what SQL says.
+    pub fn number(&self, compute: &Compute, sql: &str) -> Result<i64> {
+        let text = self.sql(&compute.connstr, sql)?;
+        let last = text.lines().last().unwrap_or_default();
+        last.parse().with_context(|| format!("{sql}: '{text}' is no number"))
+    }
+
     /// Runs a program of Postgres that must succeed; its output, both streams.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Result<String> {
         let output =
@@ -298,6 +305,11 @@ impl Drop for Whole {
         self.kill_computes();
         let _ = self.say(&["stop"]);
     }
+}
+
+/// Arguments that give a compute settings, `name=value`.
+pub fn sets<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    settings.into_iter().flat_map(|setting| ["--set", setting]).collect()
 }
 
 /// Pids of live processes whose working directory is `folder` or below: Postgres's processes stay in their data directory.

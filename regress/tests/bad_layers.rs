@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use strata_common::Lsn;
-use strata_regress::whole::{Compute, Whole, wait_until};
+use strata_regress::whole::{Compute, Whole, sets, wait_until};
 
 /// Layers are written at once, and every read goes to their files.
 const SETTINGS: [(&str, &str); 3] = [
@@ -91,8 +91,7 @@ fn a_byte_of_a_layer_is_wrong() -> Result<()> {
     start(&whole, &["start"])?;
     // Without a file cache, which would answer in the pageserver's place.
     let settings = ["shared_buffers=1MB", "autovacuum=off", "strata.lfc_max_size=0"];
-    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-    let compute = whole.start_compute("a", &settings)?;
+    let compute = whole.start_compute("a", &sets(settings))?;
     let sql = |sql: &str| whole.sql(&compute.connstr, sql);
     let rows = format!("SELECT n, md5(n::text) || repeat('x', 200) FROM generate_series(1, {ROWS}) n");
     sql("CREATE TABLE hit(n int, t text); CREATE TABLE other(n int, t text); CREATE TABLE more(n int)")?;

@@ -15,7 +15,7 @@ use strata_regress::cached::while_resized;
 use strata_regress::dump::{Dump, Rows};
 use strata_regress::postgres::{Cluster, Installation};
 use strata_regress::suites::{self, Outcome, Place, Sessions};
-use strata_regress::whole::{Compute, Whole};
+use strata_regress::whole::{Compute, Whole, sets};
 
 /// With fewer buffers index builds find them all pinned, on vanilla storage too: with 256 kB there as soon as a checkpoint or the
 /// background writer holds one more. One session at a time and without autovacuum, whose workers would be further sessions.
@@ -72,7 +72,7 @@ fn start(whole: &Whole, setting: Setting, extra: &[&str]) -> Result<Compute> {
     if setting.sessions == Sessions::One {
         arguments.extend(["--set", "autovacuum=off"]);
     }
-    arguments.extend(extra.iter().flat_map(|setting| ["--set", setting]));
+    arguments.extend(sets(extra.iter().copied()));
     let mut command = whole.command(&[&["compute", "start", "a", "--json"], &arguments[..]].concat());
     // dblink and postgres_fdw connect from the server to itself and name neither host nor user.
     let output = command.env("PGHOST", "127.0.0.1").env("PGUSER", "postgres").output()?;

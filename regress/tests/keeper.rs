@@ -6,16 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, ensure};
 use strata_regress::whole::{Compute, Whole, wait_until};
 
-fn number(whole: &Whole, compute: &Compute, sql: &str) -> Result<i64> {
-    let text = whole.sql(&compute.connstr, sql)?;
-    text.lines().last().unwrap_or_default().parse().with_context(|| format!("{sql}: '{text}' is no number"))
-}
-
 /// Waits for a round of the keeper that began after this call.
 fn a_whole_round(whole: &Whole, compute: &Compute) -> Result<()> {
     const ROUNDS: &str = "SELECT rounds FROM strata_keeper()";
-    let before = number(whole, compute, ROUNDS)?;
-    wait_until("the keeper has gone round", || Ok(number(whole, compute, ROUNDS)? >= before + 2))?;
+    let before = whole.number(compute, ROUNDS)?;
+    wait_until("the keeper has gone round", || Ok(whole.number(compute, ROUNDS)? >= before + 2))?;
     // What it has logged is safe when a later commit is.
     whole.sql(&compute.connstr, "SELECT pg_logical_emit_message(true, 'test', '')")?;
     Ok(())
@@ -53,12 +48,12 @@ fn free_space_is_found_again_after_a_stop_and_after_a_loss() -> Result<()> {
     whole.sql(&compute.connstr, "CREATE EXTENSION strata; CREATE TABLE t(id int, filler text)")?;
     whole.sql(&compute.connstr, FILL)?;
     make_holes(&whole, &compute)?;
-    let size = number(&whole, &compute, SIZE)?;
+    let size = whole.number(&compute, SIZE)?;
     whole.stop_compute("a")?.context("a clean stop")?;
 
     let compute = whole.start_compute("a", &QUICK)?;
     whole.sql(&compute.connstr, REFILL)?;
-    let after = number(&whole, &compute, SIZE)?;
+    let after = whole.number(&compute, SIZE)?;
     ensure!(
         after == size,
         "after a clean stop half a table of {size} bytes was free, and it grew to {after}"
@@ -66,15 +61,15 @@ fn free_space_is_found_again_after_a_stop_and_after_a_loss() -> Result<()> {
 
     make_holes(&whole, &compute)?;
     a_whole_round(&whole, &compute)?;
-    let map = number(&whole, &compute, "SELECT pg_relation_size('t', 'fsm')")?;
+    let map = whole.number(&compute, "SELECT pg_relation_size('t', 'fsm')")?;
     whole.lose_compute(&compute)?;
     let compute = whole.start_compute("b", &QUICK)?;
     ensure!(
-        number(&whole, &compute, "SELECT pg_relation_size('t', 'fsm')")? == map,
+        whole.number(&compute, "SELECT pg_relation_size('t', 'fsm')")? == map,
         "the map's size was {map}"
     );
     whole.sql(&compute.connstr, REFILL)?;
-    let after = number(&whole, &compute, SIZE)?;
+    let after = whole.number(&compute, SIZE)?;
     ensure!(after == size, "after a loss half a table of {size} bytes was free, and it grew to {after}");
 
     // A map is of the relation: dropped with it, and none is left for a relation that is gone.
@@ -82,7 +77,7 @@ fn free_space_is_found_again_after_a_stop_and_after_a_loss() -> Result<()> {
     whole.sql(&compute.connstr, FILL)?;
     a_whole_round(&whole, &compute)?;
     whole.amcheck(&compute)?;
-    ensure!(number(&whole, &compute, "SELECT count(*) FROM t")? == 20000, "rows are missing");
+    ensure!(whole.number(&compute, "SELECT count(*) FROM t")? == 20000, "rows are missing");
     Ok(())
 }
 
@@ -100,7 +95,7 @@ fn sequences_go_on_with_the_next_value_after_a_clean_stop() -> Result<()> {
     for _ in 0..3 {
         // One page is dirty in its buffer, one was written and stays there, one has left.
         let take = |name: &str| {
-            number(&whole, &compute, &format!("SELECT nextval('{name}') FROM generate_series(1, 5)"))
+            whole.number(&compute, &format!("SELECT nextval('{name}') FROM generate_series(1, 5)"))
         };
         expected += 5;
         ensure!(take("evicted")? == expected, "evicted");
@@ -111,13 +106,13 @@ fn sequences_go_on_with_the_next_value_after_a_clean_stop() -> Result<()> {
         whole.stop_compute("a")?.context("a clean stop")?;
         compute = whole.start_compute("a", &quick)?;
     }
-    ensure!(number(&whole, &compute, "SELECT nextval('fresh')")? == 1, "fresh");
+    ensure!(whole.number(&compute, "SELECT nextval('fresh')")? == 1, "fresh");
     // After a loss there may be a gap, as in vanilla after a crash, but no value comes twice.
-    let last = number(&whole, &compute, "SELECT nextval('just_used') FROM generate_series(1, 3)")?;
+    let last = whole.number(&compute, "SELECT nextval('just_used') FROM generate_series(1, 3)")?;
     ensure!(last == expected + 3, "{last} follows {expected}");
     whole.lose_compute(&compute)?;
     let compute = whole.start_compute("b", &quick)?;
-    let next = number(&whole, &compute, "SELECT nextval('just_used')")?;
+    let next = whole.number(&compute, "SELECT nextval('just_used')")?;
     ensure!(next > last && next <= last + 33, "{next} follows {last}");
     Ok(())
 }
@@ -165,17 +160,17 @@ fn spilled_pages_go_when_their_transaction_has_ended() -> Result<()> {
     let quick = [&few[..], &["--set", "strata.keeper_interval=200ms"]].concat();
     let compute = whole.start_compute("a", &quick)?;
     whole.sql(&compute.connstr, "CREATE EXTENSION strata")?;
-    ensure!(number(&whole, &compute, SPILL)? > 0, "nothing was spilled: the test shows nothing");
+    ensure!(whole.number(&compute, SPILL)? > 0, "nothing was spilled: the test shows nothing");
     wait_until("the spill store is empty", || {
         // Nothing is written meanwhile: entries go by themselves.
         Ok(spill_files(&compute)? == (0, 0))
     })?;
     ensure!(
-        number(&whole, &compute, "SELECT returned_pages FROM strata_keeper()")? > 100,
+        whole.number(&compute, "SELECT returned_pages FROM strata_keeper()")? > 100,
         "who gave them back?"
     );
     let read = "SELECT count(*) FROM s WHERE filler IN (repeat('x', 400), repeat('y', 400))";
-    ensure!(number(&whole, &compute, read)? == 10_000, "rows are missing");
+    ensure!(whole.number(&compute, read)? == 10_000, "rows are missing");
     whole.stop_compute("a")?.context("a clean stop")?;
 
     // Without the keeper's help: pages that are written again leave no files either, nor does a dropped relation.
@@ -187,8 +182,7 @@ fn spilled_pages_go_when_their_transaction_has_ended() -> Result<()> {
     ensure!(files > 0 && bytes > 1 << 20, "nothing was spilled: {files} files, {bytes} bytes");
     whole.sql(&compute.connstr, "UPDATE s SET filler = 'z'; CHECKPOINT")?;
     let of_table = |compute: &Compute| {
-        number(
-            &whole,
+        whole.number(
             compute,
             "SELECT count(*) FROM pg_ls_dir('strata_spill') AS f WHERE f LIKE '%_' || pg_relation_filenode('s') || '_0%'",
         )
@@ -196,11 +190,11 @@ fn spilled_pages_go_when_their_transaction_has_ended() -> Result<()> {
     ensure!(of_table(&compute)? == 0, "files of the table were left: {:?}", spill_files(&compute)?);
     whole.sql(&compute.connstr, "DROP TABLE s")?;
     whole.sql(&compute.connstr, SPILL)?;
-    let filenode = number(&whole, &compute, "SELECT pg_relation_filenode('s')")?;
+    let filenode = whole.number(&compute, "SELECT pg_relation_filenode('s')")?;
     whole.sql(&compute.connstr, "DROP TABLE s; CHECKPOINT")?;
     let gone =
         format!("SELECT count(*) FROM pg_ls_dir('strata_spill') AS f WHERE f LIKE '%\\_{filenode}\\_%'");
-    ensure!(number(&whole, &compute, &gone)? == 0, "files of a dropped table were left");
+    ensure!(whole.number(&compute, &gone)? == 0, "files of a dropped table were left");
     Ok(())
 }
 
@@ -217,13 +211,13 @@ fn cut_a_database_short(whole: &Whole, compute: &Compute) -> Result<()> {
     whole.sql(&compute.in_database("big")?, fill)?;
     let logged = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
     for _ in 0..TRIES {
-        let begin = number(whole, compute, logged)?;
+        let begin = whole.number(compute, logged)?;
         let mut psql = whole.program("psql");
         psql.args(["-X", "-q", "-v", "VERBOSITY=sqlstate", "-d", &compute.connstr, "-c", CREATE]);
         let mut psql = psql.stderr(std::process::Stdio::piped()).spawn()?;
         // A template that nobody has touched is about eight megabytes of log: this is in the middle of the larger one.
         wait_until("a part of the database is made", || {
-            Ok(psql.try_wait()?.is_some() || number(whole, compute, logged)? > begin + (4 << 20))
+            Ok(psql.try_wait()?.is_some() || whole.number(compute, logged)? > begin + (4 << 20))
         })?;
         sql(&format!("SELECT pg_cancel_backend(pid) FROM ({BUSY}) AS busy(pid) WHERE pid > 0"))?;
         let said = psql.wait_with_output()?;
@@ -232,7 +226,7 @@ fn cut_a_database_short(whole: &Whole, compute: &Compute) -> Result<()> {
             continue;
         }
         ensure!(said.stderr == b"ERROR:  57014\n", "{}", String::from_utf8_lossy(&said.stderr));
-        ensure!(number(whole, compute, logged)? > begin + (4 << 20), "it had not begun");
+        ensure!(whole.number(compute, logged)? > begin + (4 << 20), "it had not begun");
         ensure!(
             sql("SELECT count(*) FROM pg_database WHERE datname = 'cut'")? == "0",
             "the database is there"
@@ -280,7 +274,7 @@ fn a_small_relation_table_serves_thousands_of_relations() -> Result<()> {
         IF total <> 1500 * 10 - 30 * 4 THEN RAISE EXCEPTION 'rows: %', total; END IF; END $$";
     whole.sql(&compute.connstr, sum)?;
     ensure!(
-        number(&whole, &compute, "SELECT settled_relations FROM strata_keeper()")? > 1000,
+        whole.number(&compute, "SELECT settled_relations FROM strata_keeper()")? > 1000,
         "who made room?"
     );
     ensure!(whole.sql(&compute.connstr, "SELECT * FROM u")? == "1", "the unlogged table");
@@ -307,13 +301,13 @@ fn an_index_built_concurrently_under_few_buffers_is_whole_after_a_loss() -> Resu
         "CREATE EXTENSION strata;
          CREATE TABLE words AS SELECT n, ARRAY[n % 500, n % 701, n] AS numbers FROM generate_series(1, 20000) AS n",
     )?;
-    let spilled = number(&whole, &compute, "SELECT strata_spilled_pages()")?;
+    let spilled = whole.number(&compute, "SELECT strata_spilled_pages()")?;
     for index in
         ["USING gin (numbers)", "USING spgist ((numbers[1]::text))", "USING gist (int4range(n, n + 5))"]
     {
         whole.sql(&compute.connstr, &format!("CREATE INDEX CONCURRENTLY ON words {index}"))?;
     }
-    ensure!(number(&whole, &compute, "SELECT strata_spilled_pages()")? > spilled, "nothing was spilled");
+    ensure!(whole.number(&compute, "SELECT strata_spilled_pages()")? > spilled, "nothing was spilled");
     whole.lose_compute(&compute)?;
     let compute = whole.start_compute("b", &few)?;
     for condition in
@@ -321,7 +315,7 @@ fn an_index_built_concurrently_under_few_buffers_is_whole_after_a_loss() -> Resu
     {
         let count = |by: &str| {
             let sql = format!("SET enable_{by} = off; SELECT count(*) FROM words WHERE {condition}");
-            number(&whole, &compute, &sql)
+            whole.number(&compute, &sql)
         };
         let (by_index, by_table) = (
             count("seqscan")?,

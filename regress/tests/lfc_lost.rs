@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use strata_common::{Lsn, TenantTimelineId, Term};
 use strata_regress::cached::CachedServer;
 use strata_regress::psql_session::PsqlSession;
-use strata_regress::whole::wait_until;
+use strata_regress::whole::{sets, wait_until};
 use strata_smgr::client::{ClientConfig, Writer};
 use strata_smgr::objects::{self, ObjectName};
 
@@ -105,8 +105,7 @@ fn branches_damage_and_an_absent_pageserver() -> Result<()> {
     let pages = pages(&server)?;
     server.whole.strata(&["branch", "create", "dev"])?;
     let settings = [QUIET, NEVER, "strata.lfc_max_size=64MB", "shared_buffers=1MB"];
-    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-    let other = server.whole.start_compute("b", &[&["--branch", "dev"], &settings[..]].concat())?;
+    let other = server.whole.start_compute("b", &[vec!["--branch", "dev"], sets(settings)].concat())?;
     let mut branch = PsqlSession::open(&server.whole, &other)?;
     let said = branch.run("SELECT strata_lfc_prewarm_remote()")?;
     ensure!(said.contains("has no list of hot pages of this branch, nor of one it comes from"), "{said}");

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use strata_regress::cached::{CachedServer, set_limit};
-use strata_regress::whole::wait_until;
+use strata_regress::whole::{sets, wait_until};
 
 const QUIET: &str = "strata.compare_local=off";
 
@@ -49,8 +49,7 @@ fn another_compute_and_a_branch_are_prewarmed_and_what_changed_is_not() -> Resul
     };
     server.whole.strata(&["branch", "create", "dev"])?;
     let settings = ["strata.lfc_max_size=64MB", "strata.compare_local=on", "shared_buffers=1MB"];
-    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-    let other = server.whole.start_compute("b", &[&["--branch", "dev"], &settings[..]].concat())?;
+    let other = server.whole.start_compute("b", &[vec!["--branch", "dev"], sets(settings)].concat())?;
     let prewarm_branch = || -> Result<i64> { Ok(prewarm(&server, &other.connstr)?.trim().parse()?) };
     let read = prewarm_branch()?;
     ensure!(read > 2000, "{read} pages were read on the branch");

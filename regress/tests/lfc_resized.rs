@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, ensure};
 use strata_regress::cached::{BLOCK, CachedServer, while_resized};
+use strata_regress::size;
 
 #[test]
 fn the_cache_is_resized_under_load() -> Result<()> {
-    let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
-    let (seconds, times_min) = if full { ("600", 100) } else { ("10", 2) };
+    let (seconds, times_min) = if size::is_full() { ("600", 100) } else { ("10", 2) };
     let server = CachedServer::with(&[])?;
     let port = server.compute.port.to_string();
     let place = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres"];

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use strata_regress::size;
 use strata_regress::tpcb::{self, Load};
 use strata_regress::whole::{Whole, processes_in};
 
 /// Rounds and pgbench's scale: what `make test` and what `make soak` runs.
 fn size() -> (u32, u32) {
-    if std::env::var("STRATA_TEST_SIZE").as_deref() == Ok("full") { (100, 20) } else { (10, 10) }
+    if size::is_full() { (100, 20) } else { (10, 10) }
 }
 
 #[test]

@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use strata_regress::evict::EVICT;
 use strata_regress::session::Session;
-use strata_regress::whole::{Compute, Whole, wait_until};
+use strata_regress::size;
+use strata_regress::whole::{Compute, Whole, sets, wait_until};
 
 const ROWS: i64 = 20_000;
 
-/// What every test has: few buffers, a table of about 2500 pages, and `evict`, which puts a relation's pages out of shared buffers.
+/// What every test has: few buffers, a table of about 2500 pages, and `evict`.
 const OBJECTS: &str = "
-    CREATE EXTENSION strata; CREATE EXTENSION pg_buffercache; CREATE EXTENSION pg_prewarm;
-    CREATE FUNCTION evict(regclass) RETURNS bigint LANGUAGE sql AS
-    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache
-       WHERE relfilenode = pg_relation_filenode($1) AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$;
+    CREATE EXTENSION strata; CREATE EXTENSION pg_prewarm;
     CREATE TABLE t WITH (autovacuum_enabled = off) AS SELECT n, repeat('x', 900) AS filler FROM generate_series(1, 20000) n;
     CREATE INDEX t_n ON t(n)";
 
@@ -36,10 +35,9 @@ impl Server {
             "strata.lfc_max_size=0",
             "strata.compare_local=on",
         ];
-        let arguments: Vec<&str> =
-            fixed.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
-        let compute = whole.start_compute("a", &arguments)?;
+        let compute = whole.start_compute("a", &sets(fixed.iter().chain(settings).copied()))?;
         let server = Server { whole, compute };
+        server.sql(EVICT)?;
         server.sql(OBJECTS)?;
         server.sql("VACUUM t")?;
         Ok(server)
@@ -50,9 +48,7 @@ impl Server {
     }
 
     fn number(&self, sql: &str) -> Result<i64> {
-        let text = self.sql(sql)?;
-        let last = text.lines().last().unwrap_or_default();
-        last.parse().with_context(|| format!("{sql}: '{text}' is no number"))
+        self.whole.number(&self.compute, sql)
     }
 
     fn stat(&self, column: &str) -> Result<i64> {
@@ -368,7 +364,7 @@ fn work(server: &Server, number: usize, rounds: i64) -> Result<()> {
 #[test]
 fn a_mixed_load_reads_right() -> Result<()> {
     let server = Server::with(&["shared_buffers=2MB", "strata.keeper_interval=300ms"])?;
-    let rounds = if std::env::var("STRATA_TEST_SIZE").as_deref() == Ok("full") { 60 } else { 8 };
+    let rounds = if size::is_full() { 60 } else { 8 };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
         let readers: Vec<_> = (0..2)

@@ -5,17 +5,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use strata_regress::evict::EVICT;
 use strata_regress::session::Session;
 use strata_regress::slow_pages::SlowPages;
-use strata_regress::whole::{Compute, Whole, wait_until};
+use strata_regress::whole::{Compute, Whole, sets, wait_until};
 
 /// `k` is all over the table (2,500 pages of eight rows), `n` in its order, and eight rows have the same `g`.
 const OBJECTS: &str = "
-    CREATE EXTENSION strata; CREATE EXTENSION pg_buffercache;
-    CREATE FUNCTION evict() RETURNS bigint LANGUAGE sql AS
-    $$ SELECT count(*) FILTER (WHERE NOT pg_buffercache_evict(bufferid)) FROM pg_buffercache b
-       WHERE relfilenode IN (SELECT pg_relation_filenode(oid) FROM pg_class WHERE relname ~ '^(t|pgbench_.*)$')
-       AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) $$;
+    CREATE EXTENSION strata;
     CREATE TABLE t WITH (autovacuum_enabled = off) AS
         SELECT n, n * 7919 % 20011 AS k, n * 7919 % 20011 / 8 AS g, repeat('x', 900) AS filler FROM generate_series(1, 20000) n;
     CREATE INDEX t_n ON t(n); CREATE INDEX t_k ON t(k); CREATE INDEX t_g ON t(g);
@@ -68,12 +65,12 @@ impl Server {
             "strata.lfc_max_size=0",
             "strata.compare_local=on",
         ];
-        let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-        let compute = whole.start_compute("a", &arguments)?;
+        let compute = whole.start_compute("a", &sets(settings))?;
         let server = Server { whole, compute, slow };
         let mut session = server.session()?;
         // VACUUM wants to be alone.
         let (objects, vacuum) = OBJECTS.rsplit_once(';').context("statements")?;
+        session.sql(EVICT)?;
         session.sql(objects)?;
         session.sql(vacuum)?;
         server.slow.delay(Duration::from_millis(2));
@@ -107,7 +104,7 @@ impl Server {
         let mut session = self.session()?;
         session.sql(PLANS)?;
         session.sql(&format!("SET strata.prefetch_index_scans = {ahead}"))?;
-        session.sql("SELECT evict()")?;
+        session.sql("SELECT evict('t')")?;
         let before = self.counts()?;
         let said = statements.iter().map(|sql| match session.sql(sql) {
             Ok(rows) => rows,
@@ -233,7 +230,7 @@ fn index_scans_wait_less_and_waste_little() -> Result<()> {
     let connstr = &server.compute.connstr;
     server.slow.delay(Duration::ZERO);
     server.whole.run("pgbench", &["-i", "-q", "-s", "1", connstr])?;
-    server.whole.sql(connstr, "SELECT evict()")?;
+    server.whole.sql(connstr, "SELECT sum(evict(oid)) FROM pg_class WHERE relname LIKE 'pgbench_%'")?;
     let before = server.counts()?;
     server.whole.run("pgbench", &["-S", "-n", "-t", "2000", connstr])?;
     let after = server.counts()?;
@@ -358,7 +355,7 @@ fn scans_that_are_cut_short_or_nested_read_the_same() -> Result<()> {
                                 session.sql(&format!(
                                     "DISCARD TEMP; SET strata.prefetch_index_scans = {ahead}"
                                 ))?;
-                                session.sql("SELECT evict()")?;
+                                session.sql("SELECT evict('t')")?;
                                 let said = statements.iter().map(|sql| match session.sql(sql) {
                                     Ok(rows) => rows,
                                     Err(error) => format!("{:#}", error.root_cause()),
@@ -398,7 +395,7 @@ fn a_scan_that_times_out_holds_nothing() -> Result<()> {
         let before = server.counts()?;
         // Where the machine stands still for a moment, a scan ends before it has asked for anything ahead.
         wait_until("a scan was cancelled with pages under way", || {
-            session.sql("SELECT evict()")?;
+            session.sql("SELECT evict('t')")?;
             session.sql("SET statement_timeout = '900ms'")?;
             server.slow.delay(Duration::from_millis(150));
             let ended = session.sql(sql);

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use strata_regress::dump::{Dump, Rows};
+use strata_regress::evict::EVICT;
 use strata_regress::postgres::{Cluster, Installation, run};
 use strata_regress::random::agree::{any, same, serious, serious_log};
 use strata_regress::random::script::{Writer, check_all, setup};
 use strata_regress::random::session::{Errors, Printed, Session};
 use strata_regress::random::{self, Numbers};
+use strata_regress::size;
 use strata_regress::suites::postgres_tree;
-use strata_regress::whole::{Compute, Whole, wait_until};
+use strata_regress::whole::{Compute, Whole, sets, wait_until};
 
 /// What a phase does.
 struct Phase {
@@ -66,8 +68,7 @@ fn start(whole: &Whole, buffers: &str) -> Result<Compute> {
     let buffers = format!("shared_buffers={buffers}");
     let fixed = ["strata.compare_local=on", "strata.keeper_interval=1s", "autovacuum_naptime=1s"];
     let settings = fixed.into_iter().chain([autovacuum.as_str(), buffers.as_str()]);
-    let arguments: Vec<&str> = settings.flat_map(|setting| ["--set", setting]).collect();
-    whole.start_compute("a", &arguments)
+    whole.start_compute("a", &sets(settings))
 }
 
 impl Two {
@@ -255,8 +256,7 @@ fn phases(seed: u64, phases: &[&Phase]) -> Result<()> {
 
 #[test]
 fn the_same_statements_do_the_same() -> Result<()> {
-    let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
-    if !full {
+    if !size::is_full() {
         return phases(random::seed("random_sql", 1), &SMALL.iter().collect::<Vec<_>>());
     }
     let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
@@ -269,15 +269,11 @@ fn the_same_statements_do_the_same() -> Result<()> {
 fn a_wrong_byte_in_a_page_is_seen() -> Result<()> {
     let whole = Whole::started()?;
     let compute = start(&whole, "1MB")?;
-    whole.sql(
-        &compute.connstr,
-        "CREATE EXTENSION pg_buffercache; CREATE TABLE t AS SELECT 'a value'::text AS v",
-    )?;
+    whole.sql(&compute.connstr, &format!("{EVICT} CREATE TABLE t AS SELECT 'a value'::text AS v"))?;
     whole.sql(&compute.connstr, "CHECKPOINT")?;
-    const EVICT: &str = "SELECT count(pg_buffercache_evict(bufferid)) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('t')";
-    whole.sql(&compute.connstr, EVICT)?;
+    whole.sql(&compute.connstr, "SELECT evict('t')")?;
     ensure!(whole.sql(&compute.connstr, "SELECT v FROM t")? == "a value", "an untouched page is read");
-    whole.sql(&compute.connstr, EVICT)?;
+    whole.sql(&compute.connstr, "SELECT evict('t')")?;
     let filenode = whole.sql(&compute.connstr, "SELECT pg_relation_filenode('t')")?;
     let copies = std::fs::read_dir(compute.pgdata.join("strata_shadow"))?.flatten().map(|entry| entry.path());
     let copy =

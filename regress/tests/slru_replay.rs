@@ -12,6 +12,7 @@ use strata_pgwal::WalStreamDecoder;
 use strata_redo::{SlruKind, SlruPage};
 use strata_regress::postgres::{Cluster, Installation, Stop, run};
 use strata_regress::replay::{Replay, fork_sizes, relation_maps, slru_pages};
+use strata_regress::scripts::SUBTRANSACTIONS;
 use strata_regress::wal_files::{control_file, read_log, records_to_end};
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -24,19 +25,8 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Subtransactions over several clog pages, kept and undone; multixacts of one session over several pages.
 const TRANSACTIONS: &str = r"
-CREATE TABLE s (i int);
 CREATE TABLE m (id int PRIMARY KEY, v int);
 INSERT INTO m SELECT i, 0 FROM generate_series(1, 5000) i;
-CREATE PROCEDURE subtransactions(count int, every int) LANGUAGE plpgsql AS $$
-BEGIN
-  FOR i IN 1..count LOOP
-    BEGIN
-      INSERT INTO s VALUES (i);
-      IF i % every = 0 THEN RAISE EXCEPTION 'undone'; END IF;
-    EXCEPTION WHEN raise_exception THEN NULL;
-    END;
-  END LOOP;
-END $$;
 CALL subtransactions(36000, 3);
 BEGIN;
 CALL subtransactions(500, 7);
@@ -218,6 +208,7 @@ fn a_new_cluster_is_replayed_to_its_end() -> Result<()> {
     let mut cluster = Cluster::init(&installation, &[])?;
     let before = cluster.copy()?;
     cluster.start(SETTINGS)?;
+    cluster.sql(SUBTRANSACTIONS)?;
     cluster.sql(TRANSACTIONS)?;
     for _ in 0..6 {
         cluster.sql(
@@ -276,6 +267,7 @@ fn all_numbers_wrap_and_the_replay_follows() -> Result<()> {
     move_to_the_wraps(&cluster)?;
     let before = cluster.copy()?;
     cluster.start(SETTINGS)?;
+    cluster.sql(SUBTRANSACTIONS)?;
     cluster.sql(TRANSACTIONS)?;
     cluster.pgbench(SHARERS, 8, 50)?;
     cluster.stop(Stop::Fast)?;

@@ -14,8 +14,9 @@ use strata_regress::random;
 use strata_regress::random::agree::serious_log;
 use strata_regress::random::script::setup;
 use strata_regress::random::session::{Errors, Session};
+use strata_regress::size;
 use strata_regress::suites::{self, Place, Sessions};
-use strata_regress::whole::{Compute, Whole};
+use strata_regress::whole::{Compute, Whole, sets};
 
 /// The program, fetched at the first call. `None` where the archive that has it may be out of reach.
 fn sqlsmith() -> Result<Option<PathBuf>> {
@@ -31,8 +32,7 @@ fn sqlsmith() -> Result<Option<PathBuf>> {
 
 fn start(whole: &Whole) -> Result<Compute> {
     let settings = ["strata.compare_local=on", "shared_buffers=1MB", "max_connections=40"];
-    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-    whole.start_compute("a", &arguments)
+    whole.start_compute("a", &sets(settings))
 }
 
 /// A role that reads and writes every table of a database, and nothing of the server: some functions of a superuser end sessions,
@@ -113,7 +113,7 @@ fn loose(whole: &Whole, compute: &Compute, database: &str, queries: u64, seed: u
 
 #[test]
 fn random_queries_do_no_harm() -> Result<()> {
-    let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
+    let full = size::is_full();
     let now = std::time::UNIX_EPOCH.elapsed()?.as_secs() % 1_000_000;
     let seed = random::seed("sqlsmith", if full { now } else { 1 });
     let whole = Whole::started()?;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Compute, Whole, processes_in, programs, wait_until};
+use strata_regress::whole::{Compute, Whole, processes_in, programs, sets, wait_until};
 
 #[test]
 fn a_second_compute_is_refused_or_takes_over() -> Result<()> {
@@ -59,8 +59,7 @@ const QUESTION: &str = "SELECT count(*), min(v), max(v), sum(v) FROM t";
 fn filled(whole: &Whole) -> Result<Compute> {
     // Without a file cache: what a beaten compute has in it, it may show, as what is in its buffers.
     let settings = ["shared_buffers=1MB", "autovacuum=off", "strata.lfc_max_size=0"];
-    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-    let first = whole.start_compute("first", &settings)?;
+    let first = whole.start_compute("first", &sets(settings))?;
     let fill = format!(
         "CREATE TABLE t (n int PRIMARY KEY, v int, filler text);
          INSERT INTO t SELECT n, 0, repeat('x', 200) FROM generate_series(1, {ROWS}) n"

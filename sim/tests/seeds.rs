@@ -13,6 +13,10 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
+fn is_full() -> bool {
+    std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full")
+}
+
 /// Runs seeds on all cores; the sum of the reports, or the failures.
 fn search(from: u64, count: u64, options: Options) -> Result<Report, String> {
     let next = AtomicU64::new(from);
@@ -45,7 +49,7 @@ fn search(from: u64, count: u64, options: Options) -> Result<Report, String> {
 
 #[test]
 fn every_seed_keeps_the_invariants_and_recovers() {
-    let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
+    let full = is_full();
     let count = number("STRATA_SIM_SEEDS", if full { 50_000 } else { 300 });
     let steps = number("STRATA_SIM_STEPS", if full { 10_000 } else { 5_000 });
     let from = number("STRATA_SIM_FROM", 0);
@@ -67,7 +71,7 @@ fn every_seed_keeps_the_invariants_and_recovers() {
 /// Terms that follow each other faster than logs spread: where the rules of commitment and truncation matter most.
 #[test]
 fn short_terms_keep_the_invariants_and_recover() {
-    let full = std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full");
+    let full = is_full();
     let count = number("STRATA_SIM_SEEDS", if full { 20_000 } else { 200 });
     let options = Options { weather: Weather::ShortTerms, ..Options::new(number("STRATA_SIM_STEPS", 5_000)) };
     let report =

@@ -47,7 +47,7 @@ const SMALL: Size = Size { stops: 8, relations: 12, rounds: 1, large: false };
 const FULL: Size = Size { stops: 200, relations: 50, rounds: 3, large: true };
 
 fn size() -> Size {
-    if std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full") { FULL } else { SMALL }
+    if strata_regress::size::is_full() { FULL } else { SMALL }
 }
 
 fn seed() -> Result<u64> {

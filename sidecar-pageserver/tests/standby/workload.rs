@@ -26,22 +26,11 @@ CREATE TABLE load (id int PRIMARY KEY, v text, n int) WITH (fillfactor = 70);
 INSERT INTO load SELECT g, repeat('x', g % 300), g FROM generate_series(1, 8000) g;
 CREATE INDEX ON load (n);
 CREATE SEQUENCE steps;
-CREATE TABLE s (i int);
 CREATE TABLE m (id int PRIMARY KEY, v int);
 INSERT INTO m SELECT i, 0 FROM generate_series(1, 3000) i;
 CREATE UNLOGGED TABLE u (id int PRIMARY KEY, v text);
 CREATE INDEX ON u USING gin (to_tsvector('simple', v));
 CREATE UNLOGGED SEQUENCE us;
-CREATE PROCEDURE subtransactions(count int, every int) LANGUAGE plpgsql AS $$
-BEGIN
-  FOR i IN 1..count LOOP
-    BEGIN
-      INSERT INTO s VALUES (i);
-      IF i % every = 0 THEN RAISE EXCEPTION 'undone'; END IF;
-    EXCEPTION WHEN raise_exception THEN NULL;
-    END;
-  END LOOP;
-END $$;
 VACUUM (FREEZE, ANALYZE) load;
 ";
 
@@ -159,6 +148,7 @@ fn side_by_side(primary: &Cluster, works: &[&(dyn Fn() -> Result<()> + Sync)]) -
 }
 
 pub fn run(primary: &Cluster, rounds: u32, large: bool) -> Result<()> {
+    primary.sql(scripts::SUBTRANSACTIONS)?;
     primary.sql(TABLES)?;
     for round in 0..rounds {
         primary.sql(CLEAR)?;
