@@ -63,7 +63,7 @@ pub enum Verb {
 
 #[derive(Args)]
 pub struct InitOptions {
-    /// First of the ports to use, instead of free ones.
+    /// First of the ports to use, also of computes, instead of free ones.
     #[arg(long)]
     pub port_base: Option<u16>,
     /// How many safekeepers.

@@ -15,7 +15,7 @@ use strata_compute::spec::{Endpoint, Phase, Spec, State};
 
 use crate::args::{ComputeAttach, ComputeStart};
 use crate::home::{Home, Locked, write_whole};
-use crate::init::Ports;
+use crate::init::compute_port;
 use crate::output::{Output, table, to_stderr};
 use crate::process::{self, Running};
 use crate::registry::{self, Compute, Registry};
@@ -133,7 +133,7 @@ fn register(
     }
     let port = match known {
         Some(known) => known.port,
-        None => Ports::from_base(None).next().context("this machine gives no port to a compute")?,
+        None => compute_port(&locked.registry)?,
     };
     let settings = if settings.is_empty() {
         known.map(|known| known.settings.clone()).unwrap_or_default()

@@ -118,6 +118,7 @@ fn new_registry(options: &InitOptions) -> anyhow::Result<Registry> {
         cluster_id: ClusterId(tenant::random()),
         safekeepers,
         pageservers,
+        port_base: options.port_base,
         pageserver_generation: 0,
         tenants: Default::default(),
         computes: Default::default(),
@@ -130,19 +131,32 @@ const FREE_PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// Ports tried before it is said that none is free.
 const FREE_PORT_TRIES: usize = 1_000;
 
-/// Gives out ports: one after another from a base, or free ones. A port that is taken is refused.
-pub struct Ports {
+/// A port for one more compute: nobody listens there now, and nothing of this installation does when it runs.
+pub fn compute_port(registry: &Registry) -> anyhow::Result<u16> {
+    let nodes = registry.safekeepers.iter().chain(&registry.pageservers);
+    let of_nodes = nodes.flat_map(|node| [node.port, node.http_port]);
+    let known: Vec<u16> = of_nodes.chain(registry.computes.values().map(|compute| compute.port)).collect();
+    let is_free = |port: &u16| !known.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found = match registry.port_base {
+        Some(base) => (base..=u16::MAX).find(is_free),
+        None => (0..FREE_PORT_TRIES).map(|_| rand::random_range(FREE_PORTS)).find(is_free),
+    };
+    found.context("this machine gives no port to a compute")
+}
+
+/// Gives out ports of nodes: one after another from a base, or free ones. A port that is taken is refused.
+struct Ports {
     next: Option<u16>,
     /// Held until all are given out, so that no port is given twice.
     held: Vec<TcpListener>,
 }
 
 impl Ports {
-    pub fn from_base(base: Option<u16>) -> Ports {
+    fn from_base(base: Option<u16>) -> Ports {
         Ports { next: base, held: Vec::new() }
     }
 
-    pub fn next(&mut self) -> anyhow::Result<u16> {
+    fn next(&mut self) -> anyhow::Result<u16> {
         let Some(wanted) = self.next else { return self.free() };
         let listener = TcpListener::bind(("127.0.0.1", wanted)).map_err(|error| {
             anyhow::anyhow!("port {wanted} cannot be used ({error}): choose another --port-base")
@@ -168,5 +182,39 @@ impl Ports {
             FREE_PORTS.start,
             FREE_PORTS.end
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::registry::Compute;
+
+    #[test]
+    fn a_computes_port_is_free_and_nobody_elses_who_does_not_run() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = taken.local_addr().expect("an address").port();
+        let compute = |port| Compute {
+            tenant: "default".to_owned(),
+            branch: "main".to_owned(),
+            port,
+            settings: BTreeMap::new(),
+        };
+        let node = Node { id: NodeId(1), port: base + 1, http_port: base + 2 };
+        let mut registry = Registry {
+            format: FORMAT,
+            cluster_id: ClusterId([1; 16]),
+            safekeepers: vec![node],
+            pageservers: Vec::new(),
+            port_base: Some(base),
+            pageserver_generation: 0,
+            tenants: BTreeMap::new(),
+            computes: BTreeMap::from([("a".to_owned(), compute(base + 3))]),
+        };
+        assert!(compute_port(&registry).expect("there are free ports") > base + 3);
+        registry.port_base = None;
+        assert!(FREE_PORTS.contains(&compute_port(&registry).expect("there are free ports")));
     }
 }

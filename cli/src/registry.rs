@@ -16,6 +16,9 @@ pub struct Registry {
     pub cluster_id: ClusterId,
     pub safekeepers: Vec<Node>,
     pub pageservers: Vec<Node>,
+    /// From here on computes get their ports, as the nodes did, if it was given. Free ones otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_base: Option<u16>,
     /// Generation of the pageserver's attachments; raised at each of its starts.
     pub pageserver_generation: u32,
     pub tenants: BTreeMap<String, Tenant>,

@@ -1,8 +1,8 @@
 //! Ports of a test's own installation: a block that no other test of this machine gets as long as it is held.
 //!
-//! An installation's daemons are started long after `strata init` chose their ports, are stopped and started again; meanwhile
-//! nobody listens there, and another test's `init` would find the port free. So tests take blocks below the range in which free ports
-//! are looked for, each behind a lock file that the system gives back when its holder ends.
+//! An installation's daemons are started long after `strata init` chose their ports, are stopped and started again, and its computes
+//! too; meanwhile nobody listens there, and another test's installation would find the port free. So tests take blocks below the range
+//! in which free ports are looked for, each behind a lock file that the system gives back when its holder ends.
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
@@ -13,9 +13,9 @@ use anyhow::{Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 const FIRST: u16 = 10_000;
-const BLOCKS: u16 = 125;
-/// Five safekeepers and a pageserver need two each.
-const BLOCK: u16 = 16;
+const BLOCKS: u16 = 62;
+/// Five safekeepers and a pageserver need two each, each compute that has a name of its own one.
+const BLOCK: u16 = 32;
 
 /// Held as long as this lives.
 pub struct PortLease {
@@ -24,7 +24,7 @@ pub struct PortLease {
 }
 
 impl PortLease {
-    /// One that no daemon of an installation gets.
+    /// One that nothing of an installation gets by itself.
     pub fn spare(&self) -> u16 {
         self.base + BLOCK - 1
     }
@@ -49,6 +49,11 @@ impl PortLease {
             }
         }
         bail!("no {BLOCK} free ports in a row from {FIRST} on: are other tests running?")
+    }
+
+    /// Whether the port is of the block, and not the spare one.
+    pub fn has(&self, port: u16) -> bool {
+        (self.base..self.spare()).contains(&port)
     }
 }
 

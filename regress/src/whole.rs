@@ -173,7 +173,13 @@ impl Whole {
     /// `compute start`, with further arguments.
     pub fn start_compute(&self, name: &str, arguments: &[&str]) -> Result<Compute> {
         let shown = self.json(&[&["compute", "start", name], arguments].concat())?;
-        Compute::from_json(&shown)
+        let compute = Compute::from_json(&shown)?;
+        let (port, base) = (compute.port, self.ports.base);
+        ensure!(
+            self.ports.has(port),
+            "port {port} of '{name}' is not of the block that this test holds from {base} on"
+        );
+        Ok(compute)
     }
 
     /// `compute stop`; the LSN at which the log ends, if it stopped cleanly.
