@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::whole::{Compute, Whole};
 
@@ -84,6 +86,11 @@ impl Load {
         Ok((acknowledged(self.round, &log)?, status.success()))
     }
 
+    /// Its time is up: every client comes to the end of its transaction.
+    pub fn end(&self) -> Result<()> {
+        time_is_up(&self.child)
+    }
+
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
@@ -94,6 +101,12 @@ impl Drop for Load {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Ends a pgbench that runs for a time (`-T`) now, in the way in which it ends then: its clock is a SIGALRM (`setalarm` of
+/// `src/bin/pgbench/pgbench.c`).
+pub fn time_is_up(pgbench: &Child) -> Result<()> {
+    kill(Pid::from_raw(i32::try_from(pgbench.id())?), Signal::SIGALRM).context("pgbench is not there")
 }
 
 /// A line of pgbench's log: client, number of its transaction from 0, and times.

@@ -193,9 +193,7 @@ impl Whole {
         killpg(Pid::from_raw(compute.pgid), Signal::SIGKILL)
             .context("the compute was not there to be killed")?;
         // The supervisor is its group's first process; one that has ended and is still listed does nothing any more.
-        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", compute.pgid)).unwrap_or_default();
-        let is_gone =
-            || stat().rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'));
+        let is_gone = || process_state(compute.pgid).is_none_or(|state| state == 'Z');
         wait_until("the processes of the compute are gone", || {
             Ok(is_gone() && processes_in(&compute.pgdata)?.is_empty())
         })?;
@@ -331,6 +329,12 @@ pub fn processes_in(folder: &Path) -> Result<Vec<i32>> {
         }
     }
     Ok(pids)
+}
+
+/// The letter that `/proc` has for what a process does, such as T for one that is stopped. `None`: it has gone.
+pub fn process_state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Far more than anything here needs, so that only a hang meets it.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Whole, processes_in, wait_until};
+use strata_regress::whole::{Compute, Whole, process_state, processes_in, wait_until};
 
 #[test]
 fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
@@ -33,6 +33,16 @@ fn a_branch_and_its_parent_do_not_meet() -> Result<()> {
     whole.amcheck(&parent)
 }
 
+/// A load that has committed something.
+fn load_under_way(whole: &Whole, compute: &Compute, round: u32) -> Result<Load> {
+    const HISTORY: &str = "SELECT count(*) FROM pgbench_history";
+    // Rounds before have left theirs.
+    let before = whole.number(compute, HISTORY)?;
+    let load = Load::start(whole, compute, 2, 8, 60, round)?;
+    wait_until("the load is under way", || Ok(whole.number(compute, HISTORY)? > before + 200))?;
+    Ok(load)
+}
+
 /// What a client was told is committed may stand on safekeepers of which none knows that it is committed (SK-1).
 #[test]
 fn branches_have_all_that_their_parents_acknowledged() -> Result<()> {
@@ -41,9 +51,7 @@ fn branches_have_all_that_their_parents_acknowledged() -> Result<()> {
     tpcb::fill(&whole, &parent, 2)?;
     let mut told = Vec::new();
     for round in 1..=6 {
-        let mut load = Load::start(&whole, &parent, 2, 8, 60, round)?;
-        let history = format!("SELECT count(*) > {} FROM pgbench_history", round * 200);
-        wait_until("the load is under way", || Ok(whole.sql(&parent.connstr, &history)? == "t"))?;
+        let mut load = load_under_way(&whole, &parent, round)?;
         ensure!(load.is_running()?, "round {round}: the load ended before the blow");
         whole.lose_compute(&parent)?;
         told.push(load.finish()?.0);
@@ -68,14 +76,16 @@ fn a_compute_that_dies_meanwhile_holds_no_branch_up() -> Result<()> {
     tpcb::fill(&whole, &parent, 2)?;
     let mut told = Vec::new();
     for round in 1..=10 {
-        let load = Load::start(&whole, &parent, 2, 8, 60, round)?;
-        let history = format!("SELECT count(*) > {} FROM pgbench_history", round * 200);
-        wait_until("the load is under way", || Ok(whole.sql(&parent.connstr, &history)? == "t"))?;
+        let load = load_under_way(&whole, &parent, round)?;
         // All of them, or a commit would be acknowledged after the branch was made.
-        for process in processes_in(&parent.pgdata)? {
-            // One may end by itself.
-            let _ = kill(Pid::from_raw(process), Signal::SIGSTOP);
-        }
+        wait_until("the compute stands still", || {
+            let processes = processes_in(&parent.pgdata)?;
+            for process in &processes {
+                // One may end by itself.
+                let _ = kill(Pid::from_raw(*process), Signal::SIGSTOP);
+            }
+            Ok(processes.into_iter().all(|process| matches!(process_state(process), None | Some('T' | 'Z'))))
+        })?;
         let branch = format!("b{round}");
         let mut create = whole.command(&["branch", "create", &branch]).spawn()?;
         // Long enough for a command that has nothing to wait for; for one that has, any moment is as good.

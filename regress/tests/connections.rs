@@ -3,12 +3,14 @@
 //! megabyte. Small in CI; 500 connections in full size, for `STRATA_TEST_SECONDS` (`make soak`: an hour).
 
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use strata_regress::postgres::{Cluster, Installation};
+use strata_regress::size;
 use strata_regress::suites::postgres_tree;
 use strata_regress::tpcb::{self, Load};
-use strata_regress::whole::{Whole, wait_until};
+use strata_regress::whole::{Whole, sets, wait_until};
 
 /// pgbench's scale: more branches than writers, or they would mostly wait for each other's row.
 const SCALE: u32 = 20;
@@ -24,27 +26,51 @@ const MEGABYTE_KB: u64 = 1024;
 struct Size {
     readers: u32,
     writers: u32,
+    /// How long the load goes on when all of them are at work.
     seconds: u32,
 }
 
-const SMALL: Size = Size { readers: 60, writers: 12, seconds: 20 };
+const SMALL: Size = Size { readers: 60, writers: 12, seconds: 15 };
 const FULL: Size = Size { readers: 420, writers: 80, seconds: 120 };
 
-fn size() -> Result<Size> {
-    let mut size =
-        if std::env::var("STRATA_TEST_SIZE").is_ok_and(|size| size == "full") { FULL } else { SMALL };
-    if let Ok(seconds) = std::env::var("STRATA_TEST_SECONDS") {
-        size.seconds = seconds.parse().context("STRATA_TEST_SECONDS is a number of seconds")?;
+impl Size {
+    fn wanted() -> Result<Size> {
+        let mut size = if size::is_full() { FULL } else { SMALL };
+        if let Ok(seconds) = std::env::var("STRATA_TEST_SECONDS") {
+            size.seconds = seconds.parse().context("STRATA_TEST_SECONDS is a number of seconds")?;
+        }
+        Ok(size)
     }
-    Ok(size)
+
+    /// Long after clients are told to end: what ends those of a test that was killed.
+    fn seconds_max(&self) -> u32 {
+        self.seconds + 900
+    }
 }
 
-/// pgbench's SELECTs in the background.
-fn readers(mut pgbench: Command, size: &Size, connstr: &str) -> Result<Child> {
-    pgbench.args(["-n", "-S", "-M", "prepared", "-j", "1"]);
-    pgbench.args(["-c", &size.readers.to_string(), "-T", &size.seconds.to_string(), connstr]);
-    pgbench.stdout(std::process::Stdio::null());
-    pgbench.spawn().context("cannot start pgbench")
+/// pgbench's SELECTs in the background, until they are told to end.
+struct Readers(Child);
+
+impl Readers {
+    fn start(mut pgbench: Command, size: &Size, connstr: &str) -> Result<Readers> {
+        pgbench.args(["-n", "-S", "-M", "prepared", "-j", "1"]);
+        pgbench.args(["-c", &size.readers.to_string(), "-T", &size.seconds_max().to_string(), connstr]);
+        pgbench.stdout(std::process::Stdio::null());
+        pgbench.spawn().context("cannot start pgbench").map(Readers)
+    }
+
+    /// All of them have to end without an error.
+    fn end(mut self) -> Result<()> {
+        tpcb::time_is_up(&self.0)?;
+        ensure!(self.0.wait()?.success(), "a reader saw an error");
+        Ok(())
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
 }
 
 /// Median of what backends have of their own, in kB (`RssAnon`).
@@ -79,29 +105,32 @@ fn vanilla_memory_kb(size: &Size) -> Result<u64> {
     let filled =
         cluster.client("pgbench", "postgres").args(["-i", "-q", "-s", &SCALE.to_string()]).output()?;
     ensure!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
-    // Ended as soon as it was seen.
-    let load = Size { seconds: 120, ..*size };
-    let mut readers = readers(cluster.client("pgbench", "postgres"), &load, "postgres")?;
+    let readers = Readers::start(cluster.client("pgbench", "postgres"), size, "postgres")?;
     let seen = look(size, |query| cluster.sql(query));
-    readers.kill()?;
-    readers.wait()?;
+    drop(readers);
     seen
 }
 
 #[test]
 fn many_connections_are_all_served() -> Result<()> {
-    let size = size()?;
+    let size = Size::wanted()?;
     let theirs = vanilla_memory_kb(&size)?;
     let whole = Whole::started()?;
-    let sets = SETTINGS.map(|(name, value)| format!("{name}={value}"));
-    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let compute =
-        whole.start_compute("a", &[&arguments[..], &["--set", "strata.lfc_max_size=0"]].concat())?;
+    let settings = SETTINGS.map(|(name, value)| format!("{name}={value}"));
+    let settings = settings.iter().map(String::as_str).chain(["strata.lfc_max_size=0"]);
+    let compute = whole.start_compute("a", &sets(settings))?;
     tpcb::fill(&whole, &compute, SCALE)?;
-    let load = Load::start(&whole, &compute, SCALE, size.writers, size.seconds, 1)?;
-    let mut readers = readers(whole.program("pgbench"), &size, &compute.connstr)?;
+    let load = Load::start(&whole, &compute, SCALE, size.writers, size.seconds_max(), 1)?;
+    let readers = Readers::start(whole.program("pgbench"), &size, &compute.connstr)?;
     let ours = look(&size, |query| whole.sql(&compute.connstr, query))?;
-    ensure!(readers.wait()?.success(), "a reader saw an error");
+    // Not a wait for something: the load itself.
+    std::thread::sleep(Duration::from_secs(size.seconds.into()));
+    wait_until("every writer has committed", || {
+        let writers = "SELECT count(DISTINCT split_part(filler, ' ', 2)) FROM pgbench_history";
+        Ok(whole.number(&compute, writers)? == i64::from(size.writers))
+    })?;
+    load.end()?;
+    readers.end()?;
     let (acknowledged, unharmed) = load.finish()?;
     ensure!(unharmed, "a writer saw an error");
     ensure!(acknowledged.by_client.len() == size.writers as usize, "a writer committed nothing");
