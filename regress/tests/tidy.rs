@@ -195,6 +195,27 @@ fn suites_are_in_their_readme() {
     assert!(names.len() > 40, "the suites were found");
     let missing = names.into_iter().filter(|name| name.ends_with(".rs") && !readme.contains(name.as_str()));
     assert_none("suites that regress/README.md does not name", &missing.collect::<Vec<_>>());
+    let named = readme.split('`').filter(|word| word.starts_with("tests/"));
+    let gone = named.filter(|word| !root().join("regress").join(word).exists()).map(str::to_owned);
+    assert_none("suites that regress/README.md names and that are gone", &gone.collect::<Vec<_>>());
+}
+
+/// A page that says which test shows a trap must not name one that has another name now.
+#[test]
+fn tests_of_traps_are_there() {
+    let page = std::fs::read_to_string(root().join("docs/traps-tested.md")).expect("the page exists");
+    let sources: String = with_ending("rs").into_iter().map(|(_, text)| text).collect();
+    let is_name = |word: &&str| {
+        let plain = word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        plain && word.matches('_').count() > 3
+    };
+    let names: Vec<&str> = page.split('`').filter(is_name).collect();
+    assert!(names.len() > 40, "the tests were found: {}", names.len());
+    let gone = names.into_iter().filter(|name| !sources.contains(&format!("fn {name}()")));
+    assert_none(
+        "tests that docs/traps-tested.md names and that are gone",
+        &gone.map(str::to_owned).collect::<Vec<_>>(),
+    );
 }
 
 /// Every trap of pages, maps, relations and LSNs (W, V, R, L) has its row in `docs/traps-tested.md`, be it one that says why no test can.
