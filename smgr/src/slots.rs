@@ -20,12 +20,14 @@
 
 use strata_common::{BlockNumber, ForkNumber, Lsn, RelFork, RelTag};
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, pause};
 
 /// Most pages of one request; what one vectored read of Postgres has at most (`MAX_IO_COMBINE_LIMIT`).
 pub const PAGES_MAX: usize = 32;
 /// Room for what the pageserver says: timeline, page, LSN and the whole name of a layer file.
 const ERROR_BYTES: usize = 512;
+/// How often who gives up lets others run before it sleeps; far longer than an answer is written.
+const PAUSES: u32 = 1000;
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,6 +217,27 @@ impl Slot {
                     }
                 }
             }
+        }
+    }
+
+    /// Owner: gives the request up. An answer that is being written just now is waited for, however long that takes: the memory is still
+    /// the owner's, and is written to (P7). If it takes longer than a copy can, the communicator does not run just now, or has ended in
+    /// the middle; then its successor puts the request back (`recover`), and it can be given up. That wakes nobody, so `sleep`, which
+    /// sleeps on the word while it has the value, must end after a moment by itself.
+    pub fn abandon_at_last(&self, mut sleep: impl FnMut(&AtomicU32, u32)) {
+        for _ in 0..PAUSES {
+            if self.abandon() {
+                return;
+            }
+            pause();
+        }
+        loop {
+            // Before the state, as in `look`.
+            let seen = self.answers.load(Ordering::Acquire);
+            if self.abandon() {
+                return;
+            }
+            sleep(&self.answers, seen);
         }
     }
 

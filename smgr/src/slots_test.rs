@@ -65,6 +65,38 @@ fn p7_a_late_answer_finds_nobody() {
     assert_eq!(slot.collect(), None);
 }
 
+/// Who gives up while an answer is being written sleeps until it is, and no longer spins then.
+#[test]
+fn p7_who_gives_up_sleeps_until_the_answer_is_written() {
+    let slot = Slot::default();
+    let begin = || {
+        slot.submit(&pages(0, 1), &[1]);
+        let (generation, _) = slot.take().expect("submitted");
+        assert!(slot.begin_delivery(generation));
+        generation
+    };
+    let (generation, mut sleeps) = (begin(), 0);
+    slot.abandon_at_last(|word, seen| {
+        assert_eq!(word.load(Ordering::Relaxed), seen, "nothing has come yet");
+        sleeps += 1;
+        if sleeps == 3 {
+            slot.finish_delivery(generation, &Outcome::Value(0));
+            assert_ne!(word.load(Ordering::Relaxed), seen, "who is about to sleep does not");
+        }
+    });
+    assert_eq!((sleeps, slot.collect()), (3, None));
+
+    // The communicator has ended in the middle of it.
+    let (generation, mut sleeps) = (begin(), 0);
+    slot.abandon_at_last(|_, _| {
+        sleeps += 1;
+        assert!(slot.recover().is_none());
+    });
+    assert_eq!((sleeps, slot.is_open()), (1, false));
+    assert!(!slot.begin_delivery(generation), "and nothing comes late");
+    slot.abandon_at_last(|_, _| unreachable!("nothing is being written"));
+}
+
 #[test]
 fn a_new_communicator_asks_again() {
     let slots: Vec<Slot> = (0..3).map(|_| Slot::default()).collect();

@@ -144,11 +144,12 @@ fn monotonic_nanos() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// Leaves the slot idle. An answer that is being written just now is waited for: it goes into memory that is still ours (P7).
+/// Leaves the slot idle. An answer that is being written just now is waited for, asleep if it takes long: it goes into memory that is
+/// still ours (P7). If the communicator has ended in the middle of it, its successor puts the slot back (`Slot::recover`).
 fn give_up(slot: &Slot) {
-    while !slot.abandon() {
-        std::thread::yield_now();
-    }
+    slot.abandon_at_last(|word, seen| {
+        sleep_on(word, seen);
+    });
 }
 
 fn sleep_on(word: &AtomicU32, seen: u32) -> Slept {
