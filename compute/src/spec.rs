@@ -117,6 +117,7 @@ const TUNABLE_SETTINGS: &[&str] = &[
     "strata.prefetch_max",
     "strata.prefetch_index_scans",
     "strata.relation_slots",
+    "strata.spin_limit",
 ];
 
 /// What a configuration file takes for a command.

@@ -1,12 +1,14 @@
 //! Backends that wait for a page while the pageserver is away, killed or standing still: a timeout, a cancel and a termination each
 //! end their wait, and the pageserver's return ends that of all others, with the right rows (P7, LV-1), at its address or at another.
+//! Who spins before it sleeps gets the same rows, and can be cancelled as well.
 
 use std::net::TcpListener;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use strata_regress::psql_session::PsqlSession;
 use strata_regress::refusal::refuses;
 use strata_regress::session::Session;
@@ -191,4 +193,67 @@ fn waits_end_when_the_pageserver_moves() -> Result<()> {
 #[test]
 fn waits_end_while_the_pageserver_stands_still() -> Result<()> {
     waits_end(Away::Stopped)
+}
+
+fn spins_answered(session: &mut Session) -> Result<u64> {
+    let counters: Value = serde_json::from_str(&session.sql("SHOW strata.counters")?)?;
+    counters["spins_answered"].as_u64().with_context(|| counters.to_string())
+}
+
+/// Nobody else spins here, and pages come one by one, as quickly as they can.
+#[test]
+fn who_spins_gets_its_rows_and_can_be_cancelled() -> Result<()> {
+    const SPINS: &str =
+        "SET strata.spin_limit = 1000; SET io_combine_limit = 1; SET max_parallel_workers_per_gather = 0";
+    let ground = Ground::whole()?;
+    let compute =
+        ground.compute(&["strata.lfc_max_size=0", "strata.prefetch_max=0", "strata.spin_limit=0"])?;
+    ground.sql(&compute, &format!("CREATE TABLE t AS SELECT generate_series(1, {ROWS}) AS id"))?;
+    ground.sql(&compute, "VACUUM (FREEZE, ANALYZE) t")?;
+    ground.caught_up(&compute)?;
+    let mut watcher = Session::open(&compute)?;
+    let mut session = ground.session(&compute)?;
+    let pid = session.run("SELECT pg_backend_pid()")?;
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'StrataPageRequest'"
+    );
+    // What the watcher does later it does once now: it must not wait for a page of a catalog itself.
+    watcher.sql(&format!("SELECT pg_cancel_backend(0); {waiting}"))?;
+    session.run(SPINS)?;
+    let mut read = || -> Result<()> {
+        ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0");
+        let said = session.run("SELECT count(*) FROM t")?;
+        ensure!(said == ROWS.to_string(), "{said}");
+        Ok(())
+    };
+    read()?;
+    let has_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    if has_cores {
+        // A busy machine may be slow for a while: then there is no spinning.
+        wait_until("answers come while their owner spins", || {
+            read()?;
+            Ok(spins_answered(&mut watcher)? > 0)
+        })?;
+    } else {
+        ensure!(spins_answered(&mut watcher)? == 0, "there is nobody else to bring an answer");
+    }
+
+    ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0");
+    let pageserver = pageserver(&ground)?;
+    go_away(&ground, Away::Stopped, pageserver)?;
+    session.start("SELECT count(*) FROM t")?;
+    wait_until("it waits for a page", || Ok(watcher.sql(&waiting)? == "1"))?;
+    watcher.sql(&format!("SELECT pg_cancel_backend({pid})"))?;
+    let said = session.finish()?;
+    ensure!(said.contains("canceling statement due to user request"), "{said}");
+    come_back(&ground, Away::Stopped, pageserver)?;
+    let said = session.run("SELECT count(*) FROM t")?;
+    ensure!(said == ROWS.to_string(), "{said}");
+    // Where spinning is switched off it ends at once.
+    session.run("SET strata.spin_limit = 0")?;
+    let before = spins_answered(&mut watcher)?;
+    ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0");
+    ensure!(session.run("SELECT count(*) FROM t")? == ROWS.to_string());
+    ensure!(spins_answered(&mut watcher)? == before, "a session spun that must not");
+    Ok(())
 }

@@ -48,6 +48,8 @@ pub struct Counters {
     pub prefetch: Option<BTreeMap<String, u64>>,
     pub page_requests: Vec<PageRequests>,
     pub lost_wakeups: u64,
+    pub spins_answered: u64,
+    pub spins_in_vain: u64,
     /// By name.
     pub lsns: Option<BTreeMap<String, Option<u64>>>,
 }

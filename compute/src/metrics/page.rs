@@ -40,11 +40,7 @@ pub fn text(compute: &Compute, numbers: Option<&Numbers>, took: Duration) -> Str
         }
         prefetch(&mut page, &numbers.counters);
         page_requests(&mut page, &numbers.counters.page_requests);
-        page.counter(
-            "lost_wakeups_total",
-            "Answers whose owner slept on though it had been woken: always 0.",
-        );
-        page.value(&[], numbers.counters.lost_wakeups);
+        waits(&mut page, &numbers.counters);
         lsns(&mut page, &numbers.counters);
     }
     page.0
@@ -147,6 +143,25 @@ fn page_requests(page: &mut Page, kinds: &[PageRequests]) {
     }
 }
 
+fn waits(page: &mut Page, counters: &Counters) {
+    for (name, count, help) in [
+        (
+            "lost_wakeups_total",
+            counters.lost_wakeups,
+            "Answers whose owner slept on though it had been woken: always 0.",
+        ),
+        (
+            "spins_answered_total",
+            counters.spins_answered,
+            "Answers that came while their owner spun for them.",
+        ),
+        ("spins_in_vain_total", counters.spins_in_vain, "Answers that were spun for, and then slept for."),
+    ] {
+        page.counter(name, help);
+        page.value(&[], count);
+    }
+}
+
 fn bytes(pages: u64) -> u64 {
     pages.saturating_mul(PAGE_BYTES)
 }
@@ -224,7 +239,7 @@ mod tests {
                 "writes": 7, "damaged": 0, "skipped": 1 },
             "prefetch": null,
             "page_requests": [{ "kind": "pages", "requests": 6, "blocks": 9, "errors": 1, "total_us": 2_500_000, "latency": [1, 0, 2, 3] }],
-            "lost_wakeups": 0,
+            "lost_wakeups": 0, "spins_answered": 7, "spins_in_vain": 3,
             "lsns": { "insert": 4096, "flush": 4096, "quorum_commit": null },
         });
         Numbers {
@@ -252,6 +267,9 @@ mod tests {
             "strata_compute_connections{state=\"a\\\"b\"} 1",
             "strata_compute_insert_lsn_bytes 4096",
             "strata_compute_scrape_seconds 1.5",
+            "strata_compute_lost_wakeups_total 0",
+            "strata_compute_spins_answered_total 7",
+            "strata_compute_spins_in_vain_total 3",
             "strata_compute_up 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");

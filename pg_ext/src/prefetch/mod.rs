@@ -201,7 +201,7 @@ pub struct Used {
 /// Fills `page` if it was asked for ahead and has not changed since; waits for it if it is under way.
 pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Used> {
     let mut waited = false;
-    let mut slept: Option<(usize, remote::Slept)> = None;
+    let mut wait: Option<(usize, remote::Wait)> = None;
     loop {
         // Looked for anew each time: an interrupt may run code that reads pages.
         let found = BOOK.with_borrow(|book| book.find(rel, block))?;
@@ -227,10 +227,10 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
         let slot = slot_at(found.slot);
         match slot.look() {
             Ok(Outcome::Value(_)) => {
-                if let Some((number, how)) = slept
-                    && number == found.slot
+                if let Some((number, wait)) = &wait
+                    && *number == found.slot
                 {
-                    how.check(slot);
+                    wait.answered(slot);
                 }
                 BOOK.with_borrow_mut(|book| book.answered(found.slot));
             }
@@ -243,7 +243,12 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
             }
             Err((word, seen)) => {
                 waited = true;
-                slept = Some((found.slot, remote::sleep_until_prefetched(word, seen)));
+                if wait.as_ref().is_none_or(|(number, _)| *number != found.slot) {
+                    wait = Some((found.slot, remote::Wait::begin_ahead()));
+                }
+                if let Some((_, wait)) = &mut wait {
+                    remote::wait_for_prefetched(wait, word, seen);
+                }
             }
         }
     }

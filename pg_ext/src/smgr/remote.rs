@@ -1,11 +1,14 @@
 //! Asking the pageserver and waiting for its answer (traps P1, P7, P10).
 //!
 //! The request goes into this process's slot, the communicator is rung, and the process sleeps on the slot's word (a futex: a
-//! signal ends the sleep at once). While it sleeps, cancel and terminate work even with LWLocks held, where Postgres itself
-//! would look away: nothing here is inside a critical section then, and an error may be raised wherever a disk read may fail.
+//! signal ends the sleep at once). While answers are quick it spins for a moment before that (`strata_smgr::spin`), and looks for
+//! interrupts in between. While it sleeps, cancel and terminate work even with LWLocks held, where Postgres itself would look away:
+//! nothing here is inside a critical section then, and an error may be raised wherever a disk read may fail.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::thread::LocalKey;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -13,12 +16,20 @@ use pgrx::{PgLogLevel, ereport};
 use strata_common::{Guard, Lsn};
 use strata_smgr::interrupt::{Interrupt, State};
 use strata_smgr::slots::{Ask, Outcome, Request, Slot};
+use strata_smgr::spin::{self, Came, Spin};
 
 use super::{log_position, settings, state};
 use crate::prefetch;
 
 /// A sleep ends at a signal; this bounds the one that came between the look at the flags and the sleep.
 const SLEEP_NANOS: i64 = 50_000_000;
+
+thread_local! {
+    /// Of answers that are waited for from their request on.
+    static ASKED: Cell<Spin> = const { Cell::new(Spin::NEW) };
+    /// Of the rest of the wait for pages that were asked for ahead.
+    static ASKED_AHEAD: Cell<Spin> = const { Cell::new(Spin::NEW) };
+}
 
 /// Asks and waits; raises an ERROR if the pageserver refuses. `targets` gets one page each.
 pub fn ask(ask: Ask, not_modified_since: Lsn, targets: &[u64]) -> u64 {
@@ -85,14 +96,14 @@ pub fn ring() {
 fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -> Option<Outcome> {
     let _event = WaitEvent::begin(&state::WAIT_EVENT);
     let slot = slot(number);
-    let mut slept = Slept::UntilWoken;
+    let mut wait = Wait::begin(&ASKED);
     loop {
         match slot.look() {
             Ok(outcome) => {
-                slept.check(slot);
+                wait.answered(slot);
                 return Some(outcome);
             }
-            Err((word, seen)) => slept = sleep_on(word, seen),
+            Err((word, seen)) => wait.pass(word, seen),
         }
         if stop() {
             give_up(slot);
@@ -109,32 +120,84 @@ fn wait(number: usize, request: &Request, targets: &[u64], stop: fn() -> bool) -
     }
 }
 
-/// Sleeps until the word changes, or for a moment. Cancel and terminate work, and leave the request as it is: it is the transaction's.
-pub fn sleep_until_prefetched(word: &AtomicU32, seen: u32) -> Slept {
+/// Lets time pass until the word changes, or a moment. Cancel and terminate work, and leave the request as it is: it is the transaction's.
+pub fn wait_for_prefetched(wait: &mut Wait, word: &AtomicU32, seen: u32) {
     let _event = WaitEvent::begin(&prefetch::memory::WAIT_EVENT);
-    let slept = sleep_on(word, seen);
+    wait.pass(word, seen);
     raise(interrupts().decide());
-    slept
 }
 
-/// How a sleep ended.
+/// A wait for one answer.
+pub struct Wait {
+    learned: &'static LocalKey<Cell<Spin>>,
+    limit: Duration,
+    begun: Instant,
+    /// Whether spinning is tried yet.
+    may_spin: bool,
+    last: Pass,
+}
+
+/// How time passed that was waited for.
 #[derive(Clone, Copy)]
-pub enum Slept {
-    /// By a wake-up or a signal, or it did not begin.
-    UntilWoken,
-    /// By nobody, until this moment of the monotonic clock, in nanoseconds.
-    Until(u64),
+enum Pass {
+    /// Awake, until the word changed.
+    Spun,
+    /// Asleep, until a wake-up or a signal; or not at all, or awake in vain.
+    SleptUntilWoken,
+    /// Asleep and woken by nobody, until this moment of the monotonic clock, in nanoseconds.
+    SleptUntil(u64),
 }
 
-impl Slept {
-    /// After an answer: whether it had been there, and its owner woken for it, while it slept on. Counted, for the answer is as good as any.
-    pub fn check(self, slot: &Slot) {
-        if let Slept::Until(nanos) = self
+impl Wait {
+    fn begin(learned: &'static LocalKey<Cell<Spin>>) -> Wait {
+        let limit = settings::spin_limit();
+        let may_spin = learn(learned, |spin| spin.wanted(limit));
+        Wait { learned, limit, begun: Instant::now(), may_spin, last: Pass::SleptUntilWoken }
+    }
+
+    /// A wait for a page that was asked for ahead.
+    pub fn begin_ahead() -> Wait {
+        Wait::begin(&ASKED_AHEAD)
+    }
+
+    /// Spins once, sleeps from then on; in between the caller looks at what else there is to do, so no interrupt is late by more than the
+    /// limit.
+    fn pass(&mut self, word: &AtomicU32, seen: u32) {
+        if !self.may_spin {
+            self.last = sleep_on(word, seen);
+            return;
+        }
+        self.last = Pass::Spun;
+        let is_there = || word.load(Ordering::Relaxed) != seen;
+        if !spin::until(self.limit, || self.begun.elapsed(), is_there) {
+            self.may_spin = false;
+            self.last = Pass::SleptUntilWoken;
+            learn(self.learned, Spin::in_vain);
+            state::spins().in_vain.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer is there. Whether it had been, and its owner woken for it, while that slept on is counted, for the answer is as good as any.
+    pub fn answered(&self, slot: &Slot) {
+        let spun = matches!(self.last, Pass::Spun);
+        let came = if spun { Came::WhileSpinning } else { Came::AfterSleep };
+        learn(self.learned, |spin| spin.answered(self.limit, self.begun.elapsed(), came));
+        if spun {
+            state::spins().answered.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Pass::SleptUntil(nanos) = self.last
             && slot.was_woken_before(nanos)
         {
             state::lost_wakeups().fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+fn learn<T>(learned: &'static LocalKey<Cell<Spin>>, change: impl FnOnce(&mut Spin) -> T) -> T {
+    let mut spin = learned.get();
+    let result = change(&mut spin);
+    learned.set(spin);
+    result
 }
 
 fn monotonic_nanos() -> u64 {
@@ -152,7 +215,7 @@ fn give_up(slot: &Slot) {
     });
 }
 
-fn sleep_on(word: &AtomicU32, seen: u32) -> Slept {
+fn sleep_on(word: &AtomicU32, seen: u32) -> Pass {
     let timeout = libc::timespec { tv_sec: 0, tv_nsec: SLEEP_NANOS };
     // The sleep lasts at least until then if nobody ends it.
     let until = monotonic_nanos() + SLEEP_NANOS as u64;
@@ -164,7 +227,7 @@ fn sleep_on(word: &AtomicU32, seen: u32) -> Slept {
             // Without a postmaster nobody needs this process, and nothing can be cleaned up (S17).
             libc::_exit(1);
         }
-        if nobody_did { Slept::Until(until) } else { Slept::UntilWoken }
+        if nobody_did { Pass::SleptUntil(until) } else { Pass::SleptUntilWoken }
     }
 }
 

@@ -1,15 +1,23 @@
 //! The storage manager's own settings, and which mode the server runs in.
 
 use std::ffi::CString;
+use std::num::NonZero;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
+use strata_smgr::spin;
 
 static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RELATION_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(131_072);
 static KEEPER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LAST_WRITTEN_CELLS: GucSetting<i32> = GucSetting::<i32>::new(CELLS_MIN);
+static SPIN_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(50);
+
+/// Counted once, in the postmaster: it takes reading files. Children inherit it.
+static CORES: OnceLock<usize> = OnceLock::new();
 
 /// Cells of the table of last-written LSNs where nothing is said.
 const CELLS_MIN: i32 = 1 << 18;
@@ -93,6 +101,18 @@ pub fn register() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"strata.spin_limit",
+        c"Microseconds that a session spins for an answer of the pageserver before it sleeps; 0: none.",
+        c"Only while answers come within about that time, and not on a single core.",
+        &SPIN_LIMIT,
+        0,
+        1000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    // Here, so that no session has to.
+    cores();
     // Half of them are pages', a quarter each whole forks' and sizes'.
     let cells = CString::new(default_cells(crate::lfc::pages_at_most()).to_string())
         .expect("digits hold no zero byte");
@@ -112,6 +132,15 @@ fn default_cells(cached_pages: usize) -> i32 {
     let cells = i32::try_from(cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE)).unwrap_or(CELLS_MAX);
     // Both limits are powers of two.
     cells.clamp(CELLS_MIN, CELLS_MAX).cast_unsigned().next_power_of_two().cast_signed()
+}
+
+fn cores() -> usize {
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+}
+
+/// How long a wait may spin; zero: not at all.
+pub fn spin_limit() -> Duration {
+    spin::limit(Duration::from_micros(u64::try_from(SPIN_LIMIT.get()).unwrap_or(0)), cores())
 }
 
 /// How often the keeper goes round.

@@ -34,9 +34,19 @@ struct Fixed {
     used: [usize; PARTITIONS],
     spilled_pages: AtomicU64,
     lost_wakeups: AtomicU64,
+    spins: Spins,
     /// Counts removals of spill files, per lock.
     spill_generations: [AtomicU64; SPILL_LOCKS],
     keeper: Keeper,
+}
+
+/// Waits for answers that were spun for, since the server's start.
+#[repr(C)]
+pub struct Spins {
+    /// The answer came meanwhile.
+    pub answered: AtomicU64,
+    /// It did not, and was slept for.
+    pub in_vain: AtomicU64,
 }
 
 /// What the keeper has done since the server's start, and what it has found.
@@ -173,12 +183,16 @@ pub fn stats() -> &'static [KindStats; Ask::KINDS] {
     &fixed().stats
 }
 
-/// Pages put into the spill store since the server's start.
 /// Answers whose owner slept on though it had been woken: there must be none (P7).
 pub fn lost_wakeups() -> &'static AtomicU64 {
     &fixed().lost_wakeups
 }
 
+pub fn spins() -> &'static Spins {
+    &fixed().spins
+}
+
+/// Pages put into the spill store since the server's start.
 pub fn spilled_pages() -> &'static AtomicU64 {
     &fixed().spilled_pages
 }

@@ -47,7 +47,7 @@ unsafe extern "C-unwind" fn show() -> *const c_char {
 }
 
 fn document() -> String {
-    let lists = [working_sets(), file_cache(), ahead(), page_requests(), lost_wakeups(), lsns()];
+    let lists = [working_sets(), file_cache(), ahead(), page_requests(), waits(), lsns()];
     format!("{{{}}}", lists.join(","))
 }
 
@@ -141,9 +141,14 @@ fn page_requests() -> String {
     format!("\"page_requests\":[{}]", kinds.collect::<Vec<_>>().join(","))
 }
 
-fn lost_wakeups() -> String {
-    let count = smgr::state::is_attached().then(|| smgr::state::lost_wakeups().load(Ordering::Relaxed));
-    format!("\"lost_wakeups\":{}", count.unwrap_or(0))
+fn waits() -> String {
+    let counts = smgr::state::is_attached().then(|| {
+        let spins = smgr::state::spins();
+        [smgr::state::lost_wakeups(), &spins.answered, &spins.in_vain]
+            .map(|cell| cell.load(Ordering::Relaxed))
+    });
+    let [lost, answered, in_vain] = counts.unwrap_or_default();
+    format!("\"lost_wakeups\":{lost},\"spins_answered\":{answered},\"spins_in_vain\":{in_vain}")
 }
 
 fn lsns() -> String {

@@ -9,7 +9,9 @@ use strata_regress::traps::show;
 #[test]
 fn p7_who_waits_for_an_answer_is_woken() -> Result<()> {
     show(Guard::OwnersWoken, |ground| {
-        let compute = ground.compute(&["strata.lfc_max_size=0", "strata.prefetch_max=0"])?;
+        // Who spins needs no wake-up.
+        let compute =
+            ground.compute(&["strata.lfc_max_size=0", "strata.prefetch_max=0", "strata.spin_limit=0"])?;
         ground.sql(
             &compute,
             "CREATE TABLE t AS SELECT n, repeat('x', 500) AS x FROM generate_series(1, 8000) n",
