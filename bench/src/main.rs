@@ -20,6 +20,7 @@ mod report;
 mod restarts;
 mod scans;
 mod server;
+mod spins;
 mod starts;
 mod sweep;
 
@@ -136,7 +137,7 @@ fn main() -> Result<()> {
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
-    let benchmarks: [(&[&str], Benchmark); 14] = [
+    let benchmarks: [(&[&str], Benchmark); 15] = [
         (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
         (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
         (&["B4"], |_, size| page_requests::run(size)),
@@ -151,6 +152,7 @@ fn main() -> Result<()> {
         (&["C4"], |arguments, size| percentiles::far(&arguments.vanilla, size)),
         (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
         (&["I4-seq-2ms", "I4-bitmap-2ms", "I5-index-2ms"], |_, size| scans::far(size)),
+        (&["I6"], |_, size| spins::run(size)),
     ];
     let known: Vec<&str> = benchmarks.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
     if let Some(only) = arguments.only.iter().find(|only| !known.iter().any(|id| names(only, id))) {
