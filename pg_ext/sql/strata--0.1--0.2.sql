@@ -84,13 +84,13 @@ COMMENT ON VIEW strata_lfc_prewarm_progress IS
 
 CREATE FUNCTION strata_prefetch_counters(
     OUT requested bigint, OUT used bigint, OUT waited bigint, OUT expired bigint, OUT wasted bigint, OUT refused bigint,
-    OUT open_requests bigint, OUT unanswered bigint, OUT held_pages bigint, OUT index_scans bigint) RETURNS SETOF record
+    OUT open_requests bigint, OUT unanswered bigint, OUT held_pages bigint, OUT index_scans bigint, OUT cached bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 1
     AS 'MODULE_PATHNAME', 'strata_prefetch_counters_wrapper';
 
 CREATE VIEW strata_stat_prefetch AS SELECT * FROM strata_prefetch_counters();
 COMMENT ON VIEW strata_stat_prefetch IS
-    'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read), refused; then requests and pages held now, and requests without an answer yet; and of those requested the pages that index scans were to read';
+    'pages asked for ahead since the server''s start: requested; used, and how often the reader still had to wait; expired (changed meanwhile), wasted (never read, and lost), refused; then requests and pages held now, and requests without an answer yet; of those requested the pages that index scans were to read; and those that were not read but put into the file cache';
 
 CREATE FUNCTION strata_backpressure(
     OUT limit_bytes bigint, OUT lag_bytes bigint, OUT pauses bigint, OUT paused_us bigint) RETURNS SETOF record

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use strata_regress::cached::set_limit;
 use strata_regress::evict::EVICT;
 use strata_regress::session::Session;
 use strata_regress::size;
@@ -83,6 +84,25 @@ impl Server {
         Ok(())
     }
 
+    /// Pages of `t` that the file cache has.
+    fn cached(&self) -> Result<i64> {
+        self.number("SELECT count(*) FROM strata_lfc_pages WHERE relfilenode = pg_relation_filenode('t') AND relforknumber = 0")
+    }
+
+    /// Neither shared buffers nor the file cache have a page of `t`.
+    fn forget_pages(&self) -> Result<()> {
+        // What was changed goes to the file cache from there.
+        self.sql("SELECT evict('t')")?;
+        set_limit(&self.whole, &self.compute, "0")?;
+        wait_until("the cache is empty", || {
+            Ok(self.number("SELECT used_pages + limit_pages FROM strata_lfc_stats")? == 0)
+        })?;
+        set_limit(&self.whole, &self.compute, "-1")?;
+        wait_until("the cache takes pages", || {
+            Ok(self.number("SELECT limit_pages FROM strata_lfc_stats")? > 0)
+        })
+    }
+
     /// The pageserver answers nobody until the answer is dropped. Only sessions that have all they need go on.
     fn standstill(&self) -> Result<Standstill> {
         let pid = self.whole.node("pageservers", 1)?["pid"].as_i64().context("the pageserver runs")?;
@@ -157,6 +177,13 @@ fn scans_advice_and_samples_are_asked_for_ahead() -> Result<()> {
 
     let (requested, used, _) = server.grown("SELECT pg_prewarm('t')")?;
     ensure!(used * 10 > pages * 9, "pg_prewarm of {pages} pages used {used} of {requested}");
+
+    // Nothing reads what mode `prefetch` asks for: without a file cache no more of it than one session may have asked for ahead.
+    let (requested, used, asked) = server.grown("SELECT pg_prewarm('t', 'prefetch')")?;
+    ensure!(
+        (200..=300).contains(&requested) && used < 50 && asked < 50,
+        "pg_prewarm's mode 'prefetch' asked for {requested} pages ahead and {asked} at once, {used} used"
+    );
 
     // VACUUM reads a table's end backwards, with advice, to find out whether it can be cut.
     server.sql("DELETE FROM t WHERE n > 15000")?;
@@ -247,6 +274,75 @@ fn what_the_cache_has_is_not_asked_for() -> Result<()> {
     server.scan()?;
     let (requested, ..) = server.grown("SELECT count(filler) FROM t")?;
     ensure!(requested < 100, "{requested} pages asked for that the cache has");
+    server.scan()
+}
+
+/// pg_prewarm's modes `prefetch` and `read` put no page into shared buffers. All leave them in the file cache, and ask for none twice.
+#[test]
+fn pg_prewarm_fills_the_file_cache() -> Result<()> {
+    let server = Server::with(&["strata.lfc_max_size=64MB", "strata.keeper_interval=300ms"])?;
+    let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
+    for mode in ["prefetch", "read", "buffer"] {
+        server.forget_pages()?;
+        let (requested, _, asked) = server.grown(&format!("SELECT pg_prewarm('t', '{mode}')"))?;
+        ensure!(requested + asked < pages + 300, "{mode}: {requested} + {asked} asked for of {pages}");
+        // What is still under way when mode `prefetch` has asked for the last page is given up.
+        let cached = server.cached()?;
+        ensure!(cached + 256 >= pages, "{mode}: {cached} pages of {pages} are in the file cache");
+        ensure!(mode == "prefetch" || cached == pages, "{mode}: {cached} pages of {pages}");
+        let counted = server.stat("requested - used - expired - wasted - cached - refused")?;
+        ensure!(counted == 0, "{mode}: what became of {counted} pages is not counted");
+        let (requested, _, asked) = server.grown("SELECT count(filler) FROM t")?;
+        ensure!(requested + asked < pages - cached + 300, "{mode}: a scan asked for {requested} + {asked}");
+        server.scan()?;
+    }
+    ensure!(server.stat("cached")? > 2000, "nothing went from the pool to the cache");
+    server.nothing_is_held()?;
+
+    // What others changed after it was asked for is neither kept nor shown.
+    server.forget_pages()?;
+    let mut session = Session::open(&server.compute)?;
+    session.sql("BEGIN; SELECT pg_prewarm('t', 'prefetch', 'main', 0, 99)")?;
+    wait_until("the pages are there", || Ok(server.stat("unanswered")? == 0))?;
+    server.sql("UPDATE t SET filler = repeat('y', 900) WHERE n <= 100; SELECT evict('t')")?;
+    session.sql("COMMIT")?;
+    let row = server.sql("SELECT count(*), min(filler) = repeat('y', 900) FROM t WHERE n <= 100")?;
+    ensure!(row == "100|t", "changed rows read as {row}");
+    server.scan()
+}
+
+/// With a file cache, advice beyond the pool waits for answers: that can be cancelled, and the pageserver's return resumes it.
+#[test]
+fn advice_that_waits_can_be_cancelled() -> Result<()> {
+    let server = Server::with(&["strata.lfc_max_size=64MB", "strata.keeper_interval=300ms"])?;
+    let pages = server.number("SELECT pg_relation_size('t') / 8192")?;
+    let mut watcher = Watcher::open(&server)?;
+    let mut session = Session::open(&server.compute)?;
+    session.sql("SELECT pg_prewarm('t', 'prefetch')")?;
+    server.forget_pages()?;
+    for cancel in [true, false] {
+        let standstill = server.standstill()?;
+        std::thread::scope(|scope| -> Result<()> {
+            // Whatever goes wrong here, the session comes to its end.
+            let standstill = standstill;
+            let reader = scope.spawn(|| session.sql("SELECT pg_prewarm('t', 'prefetch')"));
+            let mut pid = String::new();
+            wait_until("the session waits for a page", || {
+                pid = watcher.waiting()?;
+                Ok(!pid.is_empty())
+            })?;
+            if cancel {
+                watcher.0.sql(&format!("SELECT pg_cancel_backend({pid})"))?;
+                wait_until("the statement has ended", || Ok(reader.is_finished()))?;
+            }
+            drop(standstill);
+            let ended = reader.join().map_err(|_| anyhow::anyhow!("the session panicked"))?;
+            ensure!(ended.is_err() == cancel, "cancelled: {cancel}, and it ended with {ended:?}");
+            Ok(())
+        })?;
+        server.nothing_is_held()?;
+    }
+    ensure!(server.cached()? + 256 >= pages, "{} pages of {pages} are in the file cache", server.cached()?);
     server.scan()
 }
 

@@ -105,7 +105,8 @@ fn prefetch(page: &mut Page, counters: &Counters) {
         ("used", "Pages asked for ahead that were read."),
         ("waited", "Pages asked for ahead for which their reader still had to wait."),
         ("expired", "Pages asked for ahead that were changed before they were read."),
-        ("wasted", "Pages asked for ahead that nobody read."),
+        ("wasted", "Pages asked for ahead that nobody read and nothing kept."),
+        ("cached", "Pages asked for ahead that nobody read and the local file cache took."),
         ("refused", "Pages asked for ahead that the pageserver did not give."),
         ("index_scans", "Pages asked for ahead that index scans were to read."),
     ] {

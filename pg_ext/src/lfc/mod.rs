@@ -1,9 +1,9 @@
 //! The local file cache: pages below shared buffers that need not be asked for again, in one file that every backend reads and writes
 //! itself. What lies where, what may be found and what leaves is decided by `strata_lfc`; here are shared memory, locks and the file.
 //!
-//! A page enters after it came from the pageserver, and when it leaves shared buffers and the log can rebuild it. It is found only if it
-//! is as new as a read must be (D7), so nothing has to be told of truncations or drops. Nothing here fails a query: whatever goes
-//! wrong with the file ends the cache for this server's life, with one line in its log (C1). What outlives the server: `kept`.
+//! A page enters after it came from the pageserver, to be read or asked for ahead, and when it leaves shared buffers and the log can rebuild
+//! it. It is found only if it is as new as a read must be (D7), so nothing has to be told of truncations or drops. Nothing here fails a query:
+//! whatever goes wrong with the file ends the cache for this server's life, with one line in its log (C1). What outlives the server: `kept`.
 
 mod desk;
 mod file;
@@ -17,9 +17,10 @@ pub mod sql;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use strata_common::{BLOCK_BYTES, BlockNumber, Lsn, RelFork};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork};
 use strata_lfc::{PageName, Place};
 
+use crate::smgr::state;
 use crate::workers;
 pub use hot_list::Carrier;
 pub use memory::{attach, pages_at_most, request};
@@ -124,7 +125,7 @@ pub fn has(rel: RelFork, block: BlockNumber, needed: Lsn) -> bool {
 
 /// Keeps a page whose content reflects the log up to `as_of` at least, and is the newest there is.
 pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
-    if !is_on() || settings::limit_mib() == 0 {
+    if !takes_pages() {
         return;
     }
     let name = PageName { rel, block };
@@ -142,6 +143,27 @@ pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
         Ok(()) => _ = memory::counters().writes.fetch_add(1, Ordering::Relaxed),
         Err(error) => fail("written", &error),
     }
+}
+
+/// Whether a page that is worth keeping is taken.
+pub fn takes_pages() -> bool {
+    is_on() && settings::limit_mib() > 0
+}
+
+/// As `keep`, for a page of MAIN that was read without its buffer's lock; whether it is taken. Whoever changed it meanwhile has the newer
+/// one (C8), and has raised what a read of it needs above `as_of`, so that no race here makes a wrong page be found.
+pub fn keep_unlocked(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) -> bool {
+    let needed = state::last_written().page(rel, block);
+    if rel.fork != ForkNumber::Main || needed > as_of || !takes_pages() {
+        return false;
+    }
+    if state::entry(rel.rel).is_none_or(|entry| entry.fork(rel.fork).spilled > 0) {
+        return false;
+    }
+    if !has(rel, block, needed) {
+        keep(rel, block, as_of, page);
+    }
+    true
 }
 
 /// The page, if it is there, is not what a read is to find.

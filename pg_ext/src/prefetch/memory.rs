@@ -26,8 +26,10 @@ pub struct Counters {
     pub waited: AtomicU64,
     /// L3: changed, or perhaps changed, between request and use.
     pub expired: AtomicU64,
-    /// Given up without having been read.
+    /// Given up without having been read, and lost.
     pub wasted: AtomicU64,
+    /// Not read, but put into the file cache.
+    pub cached: AtomicU64,
     /// The pageserver gave no page; they are asked for again if they are read.
     pub refused: AtomicU64,
     /// Of those requested: for index scans.

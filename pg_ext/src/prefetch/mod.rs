@@ -5,7 +5,8 @@
 //! Everything a session asks for ahead is its own, until it reads it, its transaction ends or it exits (P7). L3: the last-written LSN is
 //! taken before the request, and looked at again when the page is read; a page that may have changed is asked for anew. Only MAIN forks of
 //! permanent relations take part, and only blocks before the end that is known here. Pages of the spill store, of shared buffers and of
-//! the file cache are not asked for; where one gets into the spill store meanwhile, the reader looks there first.
+//! the file cache are not asked for; where one gets into the spill store meanwhile, the reader looks there first. What has come and is given up
+//! unread goes to the file cache, if there is one.
 
 mod btree;
 pub mod memory;
@@ -68,10 +69,15 @@ fn size_of(rel: RelFork, entry: Option<&RelEntry>) -> Option<u32> {
     }
 }
 
-/// The server says that it will read these blocks.
+/// The server says that it will read these blocks. Where there is a file cache, advice beyond what the session may have asked for ahead
+/// is followed, too, at the speed of answers: what came first goes there (pg_prewarm's mode `prefetch` reads no page at all).
 pub fn advise(rel: RelFork, entry: Option<&RelEntry>, first: BlockNumber, count: u32) {
-    if let Some(size) = size_of(rel, entry) {
-        ask(rel, entry, first.0..first.0.saturating_add(count).min(size));
+    let Some(size) = size_of(rel, entry) else { return };
+    let end = first.0.saturating_add(count).min(size);
+    let mut next = ask(rel, entry, first.0..end);
+    while next < end && room() == 0 && lfc::takes_pages() && wait_for_first() {
+        settle();
+        next = ask(rel, entry, next..end);
     }
 }
 
@@ -181,7 +187,10 @@ fn room() -> usize {
         let held = BOOK.with_borrow(Book::pages);
         let forgotten = BOOK.with_borrow(|book| book.forgotten((max * PATIENCE) as u64));
         match forgotten {
-            Some(slot) if held >= max => give_up(slot),
+            Some(slot) if held >= max => {
+                settle_run(slot);
+                give_up(slot);
+            }
             _ => return max.saturating_sub(held),
         }
     }
@@ -226,20 +235,13 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
         }
         let slot = slot_at(found.slot);
         match slot.look() {
-            Ok(Outcome::Value(_)) => {
+            Ok(outcome) => {
                 if let Some((number, wait)) = &wait
                     && *number == found.slot
                 {
                     wait.answered(slot);
                 }
-                BOOK.with_borrow_mut(|book| book.answered(found.slot));
-            }
-            Ok(Outcome::Refused(_)) => {
-                // Whoever reads the page asks for it, and says what is wrong if that fails, too.
-                let ended = BOOK.with_borrow_mut(|book| book.give_up(found.slot))?;
-                memory::counters().refused.fetch_add(u64::from(ended.unused), Ordering::Relaxed);
-                free(&ended);
-                return None;
+                enter(found.slot, &outcome);
             }
             Err((word, seen)) => {
                 waited = true;
@@ -252,6 +254,73 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
             }
         }
     }
+}
+
+/// An answer is there. Of one that was refused nothing is left: whoever reads the page asks for it, and says what is wrong if that
+/// fails, too.
+fn enter(slot: usize, outcome: &Outcome) {
+    if let Outcome::Value(_) = outcome {
+        return BOOK.with_borrow_mut(|book| book.answered(slot));
+    }
+    if let Some(ended) = BOOK.with_borrow_mut(|book| book.give_up(slot)) {
+        memory::counters().refused.fetch_add(u64::from(ended.unused), Ordering::Relaxed);
+        free(&ended);
+    }
+}
+
+/// Waits until the run that was asked for first has its answer; false if there is none.
+fn wait_for_first() -> bool {
+    loop {
+        // Looked for anew each time: an interrupt may run code that reads pages.
+        let Some(slot) = BOOK.with_borrow(|book| book.slots().first().copied()) else { return false };
+        if BOOK.with_borrow(|book| book.is_answered(slot)) {
+            return true;
+        }
+        match slot_at(slot).look() {
+            Ok(outcome) => {
+                enter(slot, &outcome);
+                return true;
+            }
+            Err((word, seen)) => _ = remote::sleep_until_prefetched(word, seen),
+        }
+    }
+}
+
+/// Whether the answer of a run of the book is there; it looks, and does not wait.
+fn has_come(slot: usize) -> bool {
+    if !BOOK.with_borrow(|book| book.is_answered(slot))
+        && let Some(outcome) = slot_at(slot).collect()
+    {
+        enter(slot, &outcome);
+    }
+    BOOK.with_borrow(|book| book.is_answered(slot))
+}
+
+/// Nobody has read these pages yet, and perhaps nobody will: those that have come go to the file cache.
+pub fn settle() {
+    if !BOOK.with_borrow(Book::is_empty) && lfc::takes_pages() {
+        BOOK.with_borrow(Book::slots).into_iter().for_each(settle_run);
+    }
+}
+
+fn settle_run(slot: usize) {
+    if has_come(slot) {
+        BOOK.with_borrow(|book| book.left(slot))
+            .into_iter()
+            .for_each(|(rel, block)| settle_block(rel, block));
+    }
+}
+
+/// A page that has come goes to the file cache, or is wasted.
+fn settle_block(rel: RelFork, block: BlockNumber) {
+    let Some(found) = BOOK.with_borrow(|book| book.find(rel, block)) else { return };
+    // SAFETY: if the answer is there, nobody writes to the page, which is this session's.
+    let page = || unsafe { &*(memory::address_of(found.page) as *const PageBytes) };
+    let taken = found.answered && lfc::keep_unlocked(rel, block, found.asked, page());
+    let counters = memory::counters();
+    let counter = if taken { &counters.cached } else { &counters.wasted };
+    counter.fetch_add(1, Ordering::Relaxed);
+    strike(rel, block);
 }
 
 /// The block is used up, one way or the other.
@@ -276,9 +345,9 @@ fn free(ended: &Ended) {
 
 /// The block will not be read after all. Nothing if it was read meanwhile.
 fn drop_block(rel: RelFork, block: BlockNumber) {
-    if BOOK.with_borrow(|book| book.holds(rel, block)) {
-        memory::counters().wasted.fetch_add(1, Ordering::Relaxed);
-        strike(rel, block);
+    if let Some(found) = BOOK.with_borrow(|book| book.find(rel, block)) {
+        has_come(found.slot);
+        settle_block(rel, block);
     }
 }
 
@@ -291,6 +360,7 @@ fn is_quiet(number: usize) -> Option<Vec<usize>> {
 /// The transaction is over, and with it whatever its plans wanted to read.
 pub fn end_of_transaction() {
     scans::forget_all();
+    // Without a look at the file cache: `settle` had its turn, and a transaction that fails has better things to do.
     while let Some(slot) = BOOK.with_borrow(Book::any) {
         give_up(slot);
     }

@@ -22,6 +22,7 @@ pub fn strata_prefetch_counters() -> TableIterator<
         name!(unanswered, i64),
         name!(held_pages, i64),
         name!(index_scans, i64),
+        name!(cached, i64),
     ),
 > {
     if !memory::is_attached() {
@@ -42,5 +43,6 @@ pub fn strata_prefetch_counters() -> TableIterator<
         count(super::unanswered()),
         count(pages as u64),
         value(&counters.index_scans),
+        value(&counters.cached),
     ))
 }

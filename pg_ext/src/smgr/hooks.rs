@@ -96,7 +96,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
                 backpressure::pause_writer();
             }
             before_commit();
+            crate::prefetch::settle();
         }
+        XACT_EVENT_PARALLEL_PRE_COMMIT => crate::prefetch::settle(),
         XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => classify::end_of_transaction(End::Commit),
         XACT_EVENT_ABORT => classify::end_of_transaction(End::Abort),
         _ => {}

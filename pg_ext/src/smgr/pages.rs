@@ -123,6 +123,8 @@ fn take_prefetched(
         shadow::check_remote(rel, block, page);
         lfc::count_miss();
         lfc::keep(rel, block, used.as_of, page);
+    } else {
+        lfc::keep_unlocked(rel, block, used.as_of, page);
     }
     Some(used)
 }
@@ -174,6 +176,8 @@ fn read_run(reln: SMgrRelation, rel: RelFork, first: BlockNumber, targets: &[*mu
         remote::ask(Ask::Pages { rel, first: block, count: 1 }, needed, &[bounce as u64]);
         // SAFETY: the bounce page is this process's, the target the caller's.
         unsafe { std::ptr::copy_nonoverlapping(bounce, target.cast::<u8>(), BLOCK_BYTES) };
+        // SAFETY: as above.
+        lfc::keep_unlocked(rel, block, needed, unsafe { &*bounce.cast::<PageBytes>() });
     }
 }
 

@@ -111,6 +111,7 @@ fn ahead() -> String {
                 unanswered,
                 held_pages,
                 index_scans,
+                cached,
             )| {
                 vec![
                     ("requested", number(requested)),
@@ -123,6 +124,7 @@ fn ahead() -> String {
                     ("unanswered", number(unanswered)),
                     ("held_pages", number(held_pages)),
                     ("index_scans", number(index_scans)),
+                    ("cached", number(cached)),
                 ]
             },
         ),

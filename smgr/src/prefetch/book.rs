@@ -38,6 +38,8 @@ struct Open {
     left: u32,
     /// What `reads` was when it was asked for.
     begun: u64,
+    /// How many runs had been added before it.
+    number: u64,
 }
 
 /// A run that is over, or was given up: how many of its blocks were not used.
@@ -56,6 +58,7 @@ pub struct Book {
     blocks: HashMap<(RelFork, BlockNumber), usize>,
     pages: usize,
     reads: u64,
+    added: u64,
 }
 
 const _: () = assert!(PAGES_MAX <= u32::BITS as usize, "a bit for each block of a run");
@@ -74,7 +77,8 @@ impl Book {
         self.pages += run.pages.len();
         let left = u32::MAX >> (u32::BITS as usize - run.pages.len());
         let slot = run.slot;
-        let open = Open { run, answered: false, left, begun: self.reads };
+        let open = Open { run, answered: false, left, begun: self.reads, number: self.added };
+        self.added += 1;
         assert!(self.runs.insert(slot, open).is_none(), "a slot has one run");
     }
 
@@ -108,6 +112,10 @@ impl Book {
         }
     }
 
+    pub fn is_answered(&self, slot: usize) -> bool {
+        self.runs.get(&slot).is_some_and(|open| open.answered)
+    }
+
     /// The block is used, or is of no use: it is not found any more. The run if that was its last block.
     pub fn strike(&mut self, rel: RelFork, block: BlockNumber) -> Option<Ended> {
         let slot = self.blocks.remove(&(rel, block))?;
@@ -139,6 +147,21 @@ impl Book {
 
     pub fn any(&self) -> Option<usize> {
         self.runs.keys().next().copied()
+    }
+
+    /// All slots, in the order in which their runs were added.
+    pub fn slots(&self) -> Vec<usize> {
+        let mut slots: Vec<(u64, usize)> =
+            self.runs.values().map(|open| (open.number, open.run.slot)).collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Blocks of a run that were neither used nor given up.
+    pub fn left(&self, slot: usize) -> Vec<(RelFork, BlockNumber)> {
+        let Some(Open { run, left, .. }) = self.runs.get(&slot) else { return Vec::new() };
+        let is_left = |index: &usize| left & (1 << index) != 0;
+        (0..run.pages.len()).filter(is_left).map(|index| (run.rel, block(run, index))).collect()
     }
 }
 
@@ -193,6 +216,21 @@ mod tests {
         assert_eq!(book.give_up(1).map(|ended| ended.unused), Some(2));
         assert!(!book.holds(rel(1), BlockNumber(1)));
         assert_eq!((book.forgotten(5), book.any()), (None, Some(2)));
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_is_told_and_runs_come_in_order() {
+        let mut book = Book::default();
+        for (slot, first) in [(9, 40), (2, 10), (5, 20)] {
+            book.add(run(slot, first, 3));
+        }
+        assert_eq!(book.slots(), [9, 2, 5]);
+        book.strike(rel(1), BlockNumber(11));
+        let left = [10, 12].map(|number| (rel(1), BlockNumber(number)));
+        assert_eq!((book.left(2), book.left(7)), (left.to_vec(), Vec::new()));
+        book.give_up(9);
+        book.answered(5);
+        assert_eq!(book.slots().into_iter().filter(|slot| book.is_answered(*slot)).collect::<Vec<_>>(), [5]);
     }
 
     proptest! {
