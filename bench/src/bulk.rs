@@ -1,17 +1,18 @@
 //! C5: what is done to whole tables (CREATE TABLE AS, CREATE INDEX, ANALYZE, DELETE of a tenth, VACUUM, pg_dump), beside a vanilla Postgres
-//! with two synchronous standbys. The table is larger than shared buffers; the local file cache holds it.
+//! with two synchronous standbys. The table is larger than shared buffers; the local file cache holds it. COPY is B12 (`copy`). One more round,
+//! which is not measured, looks at what each statement waits for (`waits`).
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::peer::Replicated;
 use crate::report::{Pair, Row, load_average, progress};
 use crate::server::{Server, Side, start_ours};
-use crate::{Size, interrupt};
+use crate::{Size, interrupt, waits};
 
 /// For both alike.
 const SETTINGS: [(&str, &str); 5] = [
@@ -43,22 +44,32 @@ fn dump(server: &Server<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Seconds of each step.
-fn round(server: &Server<'_>) -> Result<Vec<f64>> {
+fn step(server: &Server<'_>, sql: &str) -> Result<()> {
+    interrupt::check()?;
+    if sql.is_empty() {
+        return dump(server);
+    }
+    server.sql(sql).map(|_| ())
+}
+
+/// Does all steps; what `watch` says of each.
+fn round<T>(server: &Server<'_>, watch: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
     server.sql("DROP TABLE IF EXISTS t")?;
-    STEPS
-        .iter()
-        .map(|(_, _, sql)| {
-            interrupt::check()?;
-            let begin = Instant::now();
-            if sql.is_empty() {
-                dump(server)?;
-            } else {
-                server.sql(sql)?;
-            }
-            Ok(begin.elapsed().as_secs_f64())
-        })
-        .collect()
+    STEPS.iter().map(|(_, _, sql)| watch(sql)).collect()
+}
+
+/// Seconds of each step.
+fn timed(server: &Server<'_>) -> Result<Vec<f64>> {
+    round(server, |sql| {
+        let begin = Instant::now();
+        step(server, sql)?;
+        Ok(begin.elapsed().as_secs_f64())
+    })
+}
+
+/// What each step waits for.
+fn watched(server: &Server<'_>) -> Result<Vec<Value>> {
+    round(server, |sql| waits::during(&server.connstr, || step(server, sql)))
 }
 
 pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
@@ -82,7 +93,7 @@ pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
         let mut seconds = [Vec::new(), Vec::new()];
         for side in order {
             let (server, at) = if side == Side::Ours { (&ours, 0) } else { (&peer, 1) };
-            seconds[at] = round(server)?;
+            seconds[at] = timed(server)?;
         }
         for (step, (id, ..)) in STEPS.iter().enumerate() {
             let (mine, theirs) = (seconds[0][step], seconds[1][step]);
@@ -90,8 +101,10 @@ pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
             pairs[step].push(Pair { ours: megabytes / mine, peer: megabytes / theirs });
         }
     }
-    let rows = STEPS.iter().zip(&pairs).map(|((id, name, _), pairs)| {
+    let (waits, waits_of_peer) = (watched(&ours)?, watched(&peer)?);
+    let rows = STEPS.iter().zip(&pairs).enumerate().map(|(step, ((id, name, _), pairs))| {
         let details = json!({
+            "waits": { "ours": waits[step], "peer": waits_of_peer[step] },
             "rounds": pairs.iter().map(|pair| [pair.ours, pair.peer]).collect::<Vec<_>>(),
             "load_average_before": load,
         });

@@ -10,6 +10,7 @@ mod copy;
 mod ingest;
 mod interrupt;
 mod latency;
+mod markdown;
 mod page_requests;
 mod peer;
 mod percentiles;
@@ -23,8 +24,9 @@ mod server;
 mod spins;
 mod starts;
 mod sweep;
+mod waits;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -35,8 +37,14 @@ use report::{Row, Table};
 #[derive(Parser, Debug)]
 struct Arguments {
     /// Folder of an installed vanilla Postgres ('setup/build-postgres.sh vanilla' builds one)
-    #[arg(long)]
-    vanilla: PathBuf,
+    #[arg(long, required_unless_present = "markdown")]
+    vanilla: Option<PathBuf>,
+    /// Measures nothing: prints the tables of files of results, the later file's row where two have one, with '--only' some
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    markdown: Vec<PathBuf>,
+    /// With '--markdown': fills the tables of this page in instead, and writes all rows beside it, as JSON
+    #[arg(long, requires = "markdown")]
+    page: Option<PathBuf>,
     /// The long sizes: 2 GB databases, more and longer runs
     #[arg(long)]
     long: bool,
@@ -125,6 +133,10 @@ impl Arguments {
         self.only.is_empty() || self.only.iter().any(|only| names(only, id))
     }
 
+    fn vanilla(&self) -> &Path {
+        self.vanilla.as_deref().expect("demanded of whoever measures")
+    }
+
     fn size(&self) -> Size {
         let size = if self.long { LONG } else { QUICK };
         self.rounds.map_or(size, |n| Size { rounds: n, repeats: n, sweeps: n, restarts: n, ..size })
@@ -133,24 +145,33 @@ impl Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if !arguments.markdown.is_empty() {
+        let mut rows = markdown::read(&arguments.markdown)?;
+        if let Some(page) = &arguments.page {
+            return markdown::write_page(page, rows);
+        }
+        rows.retain(|row| arguments.wants(row.benchmark()));
+        print!("{}", markdown::tables(&rows));
+        return Ok(());
+    }
     let size = arguments.size();
     interrupt::watch();
     let mut table = Table::new(arguments.out.clone());
     type Benchmark = fn(&Arguments, Size) -> Result<Vec<Row>>;
     let benchmarks: [(&[&str], Benchmark); 15] = [
-        (&["B1", "B3"], |arguments, size| reads::run(&arguments.vanilla, size)),
-        (&["B2"], |arguments, size| commits::run(&arguments.vanilla, size)),
+        (&["B1", "B3"], |arguments, size| reads::run(arguments.vanilla(), size)),
+        (&["B2"], |arguments, size| commits::run(arguments.vanilla(), size)),
         (&["B4"], |_, size| page_requests::run(size)),
-        (&["B5"], |arguments, size| scans::near(&arguments.vanilla, size)),
-        (&["B6"], |arguments, size| redo::run(&arguments.vanilla, size)),
-        (&["B7"], |arguments, size| ingest::run(&arguments.vanilla, size)),
+        (&["B5"], |arguments, size| scans::near(arguments.vanilla(), size)),
+        (&["B6"], |arguments, size| redo::run(arguments.vanilla(), size)),
+        (&["B7"], |arguments, size| ingest::run(arguments.vanilla(), size)),
         (&["B8", "B9", "B10"], |_, size| starts::run(size)),
-        (&["B12"], |arguments, size| copy::run(&arguments.vanilla, size)),
+        (&["B12"], |arguments, size| copy::run(arguments.vanilla(), size)),
         (&["C1"], |arguments, size| sweep::run(&arguments.out, size)),
         (&["C2"], |arguments, size| restarts::run(&arguments.out, size)),
-        (&["C3"], |arguments, size| percentiles::near(&arguments.vanilla, &arguments.out, size)),
-        (&["C4"], |arguments, size| percentiles::far(&arguments.vanilla, size)),
-        (&["C5"], |arguments, size| bulk::run(&arguments.vanilla, size)),
+        (&["C3"], |arguments, size| percentiles::near(arguments.vanilla(), &arguments.out, size)),
+        (&["C4"], |arguments, size| percentiles::far(arguments.vanilla(), size)),
+        (&["C5"], |arguments, size| bulk::run(arguments.vanilla(), size)),
         (&["I4-seq-2ms", "I4-bitmap-2ms", "I5-index-2ms"], |_, size| scans::far(size)),
         (&["I6"], |_, size| spins::run(size)),
     ];

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::markdown;
+
 /// One measurement in one run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub id: String,
     pub name: String,
@@ -18,15 +20,15 @@ pub struct Row {
     pub peer: Option<f64>,
     /// Median of the ratios of the alternating rounds, ours ÷ peer.
     pub ratio: Option<f64>,
-    pub unit: &'static str,
+    pub unit: String,
     /// Rounds.
     pub n: usize,
     /// Smallest and largest: of the rounds' ratios if there is a peer, else of ours.
     pub min: f64,
     pub max: f64,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
-    #[serde(skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub details: Value,
 }
 
@@ -60,7 +62,7 @@ fn rounded(value: f64) -> f64 {
 
 impl Row {
     /// A measurement beside its peer's.
-    pub fn compared(id: &str, name: impl Into<String>, unit: &'static str, pairs: &[Pair]) -> Row {
+    pub fn compared(id: &str, name: impl Into<String>, unit: &str, pairs: &[Pair]) -> Row {
         let ratios = sorted(pairs.iter().map(|pair| pair.ours / pair.peer));
         let ours = sorted(pairs.iter().map(|pair| pair.ours));
         let peer = sorted(pairs.iter().map(|pair| pair.peer));
@@ -70,7 +72,7 @@ impl Row {
             ours: rounded(median(&ours)),
             peer: Some(rounded(median(&peer))),
             ratio: Some(rounded(median(&ratios))),
-            unit,
+            unit: unit.to_owned(),
             n: pairs.len(),
             min: rounded(ratios[0]),
             max: rounded(ratios[ratios.len() - 1]),
@@ -80,7 +82,7 @@ impl Row {
     }
 
     /// A measurement whose target is absolute.
-    pub fn alone(id: &str, name: impl Into<String>, unit: &'static str, values: &[f64]) -> Row {
+    pub fn alone(id: &str, name: impl Into<String>, unit: &str, values: &[f64]) -> Row {
         let ours = sorted(values.iter().copied());
         Row {
             id: id.to_owned(),
@@ -88,7 +90,7 @@ impl Row {
             ours: rounded(median(&ours)),
             peer: None,
             ratio: None,
-            unit,
+            unit: unit.to_owned(),
             n: ours.len(),
             min: rounded(ours[0]),
             max: rounded(ours[ours.len() - 1]),
@@ -168,7 +170,7 @@ impl Table {
         for row in self.rows.iter().filter(|row| !row.note.is_empty()) {
             writeln!(notes, "{}: {}", row.id, row.note)?;
         }
-        print!("{notes}");
+        print!("{notes}{}", markdown::waits(&self.rows));
         println!("load averages after the run: {}", load_average());
         let folder = self.out.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
