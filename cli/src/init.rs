@@ -133,9 +133,7 @@ const FREE_PORT_TRIES: usize = 1_000;
 
 /// A port for one more compute: nobody listens there now, and nothing of this installation does when it runs.
 pub fn compute_port(registry: &Registry) -> anyhow::Result<u16> {
-    let nodes = registry.safekeepers.iter().chain(&registry.pageservers);
-    let of_nodes = nodes.flat_map(|node| [node.port, node.http_port]);
-    let known: Vec<u16> = of_nodes.chain(registry.computes.values().map(|compute| compute.port)).collect();
+    let known: Vec<u16> = registry.ports().collect();
     let is_free = |port: &u16| !known.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let found = match registry.port_base {
         Some(base) => (base..=u16::MAX).find(is_free),

@@ -107,8 +107,9 @@ async fn start_daemon(home: &Home, locked: &mut Locked, kind: Kind, node: &Node)
     let port = node.http_port;
     let ready = async || probe::is_ready(port, running).await.then_some(());
     process::wait_ready(&what, running, &log, READY_MAX, ready).await?;
-    if kind == Kind::Safekeeper {
-        copies::create_missing(locked, node).await?;
+    match kind {
+        Kind::Safekeeper => copies::create_missing(locked, node).await?,
+        Kind::Pageserver => tell_computes(home, &locked.registry)?,
     }
     Ok(true)
 }
@@ -182,11 +183,8 @@ pub async fn start_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Outpu
     Ok(Output::new(describe(home, kind, &node).await, format!("{} {id} is ready", kind.word())))
 }
 
-/// Starts a pageserver at another port, and tells the computes that run.
+/// Starts a pageserver at another port, where computes find it from now on.
 pub async fn start_pageserver_at(home: &Home, id: u64, port: u16) -> anyhow::Result<Output> {
-    if port == 0 {
-        bail!("a port lies between 1 and {}", u16::MAX);
-    }
     let kind = Kind::Pageserver;
     let mut locked = home.lock()?;
     let former = kind.find(&locked.registry, id)?;
@@ -194,20 +192,20 @@ pub async fn start_pageserver_at(home: &Home, id: u64, port: u16) -> anyhow::Res
         bail!("pageserver {id} runs already: 'strata pageserver stop {id}' first");
     }
     let node = Node { port, ..former.clone() };
+    if port != former.port && locked.registry.ports().any(|taken| taken == port) {
+        bail!("port {port} is another process's of this installation: name a free one");
+    }
     replace(&mut locked, &node);
     if let Err(error) = start_daemon(home, &mut locked, kind, &node).await {
+        // It may still be on its way there.
+        if let Some(running) = alive(home, kind, node.id) {
+            end(running).await;
+        }
         replace(&mut locked, &former);
         locked.save()?;
         return Err(error);
     }
-    let address = compute::pageserver_address(&locked.registry)?;
-    let mut told = Vec::new();
-    for name in locked.registry.computes.keys().filter(|name| compute::alive(home, name).is_some()) {
-        settings::move_pageserver(home, name, &address).with_context(|| format!("compute '{name}'"))?;
-        told.push(name.clone());
-    }
-    let text = format!("pageserver {id} is ready at port {port}; computes told: {}", list(&told));
-    Ok(Output::new(describe(home, kind, &node).await, text))
+    Ok(Output::new(describe(home, kind, &node).await, format!("pageserver {id} is ready at port {port}")))
 }
 
 fn replace(locked: &mut Locked, node: &Node) {
@@ -215,8 +213,17 @@ fn replace(locked: &mut Locked, node: &Node) {
     nodes.filter(|known| known.id == node.id).for_each(|known| known.clone_from(node));
 }
 
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "none runs".to_owned() } else { names.join(", ") }
+/// Computes that live ask the pageserver where the registry has it.
+fn tell_computes(home: &Home, registry: &Registry) -> anyhow::Result<()> {
+    let address = compute::pageserver_address(registry)?;
+    let live = registry.computes.keys().filter(|name| compute::alive(home, name).is_some());
+    let told = live.map(|name| {
+        settings::move_pageserver(home, name, &address)
+            .with_context(|| format!("compute '{name}' was not told where the pageserver is"))
+    });
+    let problems: Vec<String> =
+        told.filter_map(|told| told.err()).map(|error| format!("{error:#}")).collect();
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
 }
 
 pub async fn stop_one(home: &Home, kind: Kind, id: u64) -> anyhow::Result<Output> {

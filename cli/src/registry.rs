@@ -84,6 +84,13 @@ pub struct Compute {
 }
 
 impl Registry {
+    /// All ports that processes of this installation have, or will have when they run.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let nodes = self.safekeepers.iter().chain(&self.pageservers);
+        let of_nodes = nodes.flat_map(|node| [node.port, node.http_port]);
+        of_nodes.chain(self.computes.values().map(|compute| compute.port))
+    }
+
     pub fn tenant(&self, name: &str) -> anyhow::Result<&Tenant> {
         let known = || known(self.tenants.keys());
         self.tenants.get(name).with_context(|| format!("there is no tenant '{name}' (there is {})", known()))

@@ -139,11 +139,14 @@ async fn set_running(
     .await
 }
 
-/// A supervisor that lives follows its spec.
+/// The supervisor of a live compute follows its spec.
 pub fn move_pageserver(home: &Home, name: &str, address: &str) -> anyhow::Result<()> {
     let path = compute::spec_path(home, name);
-    let spec = Spec { pageserver: address.to_owned(), ..Spec::read(&path)? };
-    write_spec(&path, &spec)
+    let spec = Spec::read(&path)?;
+    if spec.pageserver == address {
+        return Ok(());
+    }
+    write_spec(&path, &Spec { pageserver: address.to_owned(), ..spec })
 }
 
 fn write_spec(path: &Path, spec: &Spec) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use strata_proto::page::page_service_client::PageServiceClient;
 use tonic::transport::Channel;
 
 use crate::aside;
+use crate::pageserver::Pageserver;
 use crate::settings;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
@@ -53,15 +54,17 @@ fn live_postmaster(folder: &Path) -> Option<Pid> {
 /// Fetches the base backup at `lsn`, waiting for the pageserver as long as it is away, and lays it down. The stream is read to its true end, so that half a backup is an error
 /// and not a start (trap S5). Returns the bytes received.
 pub async fn lay_down(
-    spec: &Spec,
-    channel: Channel,
+    spec: &mut Spec,
+    pageserver: &mut Pageserver,
     lsn: Lsn,
     state: &mut StateFile,
 ) -> anyhow::Result<usize> {
     let tar = loop {
-        let status = match fetch(spec, channel.clone(), lsn).await {
-            Ok(tar) => break tar,
-            Err(status) => status,
+        let fetched = fetch(spec, pageserver.channel(), lsn);
+        let status = match pageserver.ask(fetched).await {
+            Some(Ok(tar)) => break tar,
+            Some(Err(status)) => status,
+            None => continue,
         };
         use tonic::Code::{DeadlineExceeded, Unavailable, Unknown};
         let problem = format!("the pageserver gave no base backup at {lsn}: {}", status.message());
@@ -72,6 +75,8 @@ pub async fn lay_down(
         state.phase(Phase::Starting, problem)?;
         tokio::time::sleep(RETRY_PAUSE).await;
     };
+    // The server is told where this came from.
+    pageserver.address().clone_into(&mut spec.pageserver);
     // Nobody waits for what is removed.
     drop(aside::remove(&spec.data_dir)?);
     let spec = spec.clone();

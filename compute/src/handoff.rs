@@ -15,8 +15,8 @@ use strata_proto::pageserver::pageserver_client::PageserverClient;
 use strata_proto::pageserver::{LogStateRequest, LogStateResponse};
 use strata_walproposer::core::{AcceptorState, AcceptorStatus};
 use strata_walproposer::{AcceptorAddress, Config, Error, Proposer, Status};
-use tonic::transport::Channel;
 
+use crate::pageserver::Pageserver;
 use crate::spec::{Endpoint, Phase, Spec};
 use crate::state_file::StateFile;
 
@@ -52,13 +52,13 @@ pub fn addresses(safekeepers: &[Endpoint]) -> Vec<AcceptorAddress> {
 pub async fn run(
     spec: &Spec,
     had: Option<Term>,
-    channel: Channel,
+    pageserver: &mut Pageserver,
     state: &mut StateFile,
 ) -> anyhow::Result<Started> {
     let proposer = elect(spec, had, state).await?;
     state.step("election");
     let end = proposer.append_lsn();
-    let log = wait_log_state(spec, channel, end, state).await?;
+    let log = wait_log_state(spec, pageserver, end, state).await?;
     state.step("pageserver_caught_up");
     let start_lsn =
         if log.ends_in_shutdown_checkpoint { end } else { append_record(spec, &proposer, &log, end).await? };
@@ -102,17 +102,18 @@ async fn elect(spec: &Spec, had: Option<Term>, state: &mut StateFile) -> anyhow:
 /// Waits until the pageserver has the log up to `lsn` and says how it ends.
 async fn wait_log_state(
     spec: &Spec,
-    channel: Channel,
+    pageserver: &mut Pageserver,
     lsn: Lsn,
     state: &mut StateFile,
 ) -> anyhow::Result<LogStateResponse> {
-    let mut client = PageserverClient::new(channel);
     let wait_ms = u32::try_from(LOG_STATE_WAIT.as_millis()).context("a few seconds")?;
     loop {
         let request = LogStateRequest { timeline: Some(spec.timeline.into()), lsn: lsn.0, wait_ms };
-        let status = match client.log_state(request).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => status,
+        let mut client = PageserverClient::new(pageserver.channel());
+        let status = match pageserver.ask(client.log_state(request)).await {
+            Some(Ok(answer)) => return Ok(answer.into_inner()),
+            Some(Err(status)) => status,
+            None => continue,
         };
         use tonic::Code::{DeadlineExceeded, Unavailable, Unknown};
         if !matches!(status.code(), DeadlineExceeded | Unavailable | Unknown) {

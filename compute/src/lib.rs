@@ -7,6 +7,7 @@ pub mod closed_log;
 pub mod data_dir;
 pub mod handoff;
 pub mod metrics;
+pub mod pageserver;
 pub mod postmaster;
 pub mod reload;
 mod segments;

@@ -5,7 +5,7 @@
 //! another compute was elected meanwhile: then this one ends (SK-2, trap S2).
 //!
 //! The file that the spec was read from is looked at again and again: when it names another pageserver the server is told, and
-//! a start that waits for the former one begins anew.
+//! a start asks there. No start is given up for it: an election whose outcome is not known would look like another's (trap S2).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +14,9 @@ use std::time::Duration;
 use anyhow::Context;
 use strata_common::{Lsn, Term};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::handoff::{self, Started};
+use crate::pageserver::{self, Pageserver};
 use crate::postmaster::Postmaster;
 use crate::spec::{Phase, Spec};
 use crate::state_file::StateFile;
@@ -30,8 +30,6 @@ const TAIL_MAX: Duration = Duration::from_secs(20);
 const LEAVES_MAX: Duration = Duration::from_secs(5);
 /// A Postgres that ran this long counts as well started: its crash begins a new series.
 const WELL_STARTED: Duration = Duration::from_secs(60);
-/// How often the spec is looked at.
-const LOOK: Duration = Duration::from_millis(500);
 /// Crashes in a row after which the supervisor gives up.
 const CRASHES_MAX: u32 = 5;
 
@@ -87,13 +85,8 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
     loop {
         state.begin_start()?;
         let started = tokio::select! {
-            started = start(&spec, &mut had, state) => started,
+            started = start(&mut spec, path, &mut had, state) => started,
             () = stop.asked() => return Ok(End::Stopped { end_lsn: None, problem: "it was stopped while it started".to_owned() }),
-            address = moved(&spec, path) => {
-                tracing::info!("the pageserver is at {address} now; starting anew");
-                spec.pageserver = address;
-                continue;
-            }
         };
         let (started, mut postmaster) = match started {
             Ok(both) => both,
@@ -119,7 +112,7 @@ async fn life(mut spec: Spec, path: &Path, state: &mut StateFile, stop: &mut Sto
         let running_since = tokio::time::Instant::now();
         let watched = loop {
             match watch(&mut postmaster, &spec, path, stop).await? {
-                Watched::Moved(address) => follow(&mut spec, address, &postmaster)?,
+                Watched::Moved(address) => follow(&mut spec, address, &postmaster).await,
                 other => break other,
             }
         };
@@ -150,15 +143,16 @@ fn take_changed_settings(spec: &mut Spec, path: &Path) {
 
 /// Election, handoff record, base backup, Postgres. `had`: the last term that was this compute's.
 async fn start(
-    spec: &Spec,
+    spec: &mut Spec,
+    path: &Path,
     had: &mut Option<Term>,
     state: &mut StateFile,
 ) -> anyhow::Result<(Started, Postmaster)> {
-    let channel = pageserver(spec)?;
-    let started = handoff::run(spec, *had, channel.clone(), state).await?;
+    let mut pageserver = Pageserver::new(spec, path)?;
+    let started = handoff::run(spec, *had, &mut pageserver, state).await?;
     *had = Some(started.term);
     state.set_term(started.term, started.start_lsn);
-    let bytes = data_dir::lay_down(spec, channel, started.start_lsn, state).await?;
+    let bytes = data_dir::lay_down(spec, &mut pageserver, started.start_lsn, state).await?;
     tracing::info!(bytes, "base backup laid down");
     state.step("base_backup");
     cache::make_folder(spec)?;
@@ -174,13 +168,6 @@ async fn start(
     }
 }
 
-/// Connects when it is first used, and again after a restart of the pageserver.
-fn pageserver(spec: &Spec) -> anyhow::Result<Channel> {
-    let endpoint =
-        Endpoint::from_shared(format!("http://{}", spec.pageserver)).context("the pageserver's address")?;
-    Ok(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(2)).connect_lazy())
-}
-
 async fn watch(
     postmaster: &mut Postmaster,
     spec: &Spec,
@@ -190,30 +177,27 @@ async fn watch(
     tokio::select! {
         ended = postmaster.wait() => ended.map(|_| Watched::Crashed),
         () = stop.asked() => Ok(Watched::StopAsked),
-        address = moved(spec, path) => Ok(Watched::Moved(address)),
-    }
-}
-
-/// Another address of the pageserver, when the spec in the file has one.
-async fn moved(spec: &Spec, path: &Path) -> String {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // A file that cannot be read says nothing; a crash would complain of it.
-        if let Ok(now) = Spec::read(path)
-            && now.pageserver != spec.pageserver
-        {
-            return now.pageserver;
-        }
+        address = pageserver::elsewhere(path, &spec.pageserver) => Ok(Watched::Moved(address)),
     }
 }
 
 /// The server asks there from now on, also for what it is waiting for.
-fn follow(spec: &mut Spec, address: String, postmaster: &Postmaster) -> anyhow::Result<()> {
-    tracing::info!("the pageserver is at {address} now");
-    spec.pageserver = address;
-    data_dir::replace_pageserver_conf(spec)?;
-    postmaster.reload();
-    Ok(())
+async fn follow(spec: &mut Spec, address: String, postmaster: &Postmaster) {
+    let former = std::mem::replace(&mut spec.pageserver, address);
+    match data_dir::replace_pageserver_conf(spec) {
+        Ok(()) => {
+            tracing::info!("the pageserver is at {} now", spec.pageserver);
+            postmaster.reload();
+        }
+        Err(error) => {
+            tracing::warn!(
+                "the server cannot be told that the pageserver is at {}, which is tried again: {error:#}",
+                spec.pageserver
+            );
+            spec.pageserver = former;
+            tokio::time::sleep(pageserver::LOOK).await;
+        }
+    }
 }
 
 /// A clean stop: Postgres first, then the tail of its log that no worker inside it could send (trap S8).

@@ -5,7 +5,7 @@
 //! `strata_smgr_mode()` and `strata_safekeepers`, so that nobody takes one for the other.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
@@ -62,15 +62,20 @@ pub fn register() {
     );
 }
 
-/// The server has started, with or without a pageserver.
-static STARTED: AtomicBool = AtomicBool::new(false);
+/// Whether the server has started, and if so, with a pageserver or without.
+static STORAGE: AtomicU8 = AtomicU8::new(UNDECIDED);
+const UNDECIDED: u8 = 0;
+const WITH_PAGESERVER: u8 = 1;
+const WITHOUT: u8 = 2;
 
 /// From now on there is a pageserver, or there is none, as long as the server lives. Call at the end of `_PG_init` in the postmaster.
 pub fn fix_storage() {
-    STARTED.store(true, Ordering::Relaxed);
+    let storage = if value(&PAGESERVER).is_empty() { WITHOUT } else { WITH_PAGESERVER };
+    STORAGE.store(storage, Ordering::Relaxed);
 }
 
-/// Check hook: an address with a port, and none only where there was none.
+/// Check hook: an address with a port, and none only where there was none. It never looks at the setting itself: a parallel worker frees
+/// the value that it was forked with, tries the built-in one and only then takes its leader's (guc.c, RestoreGUCState).
 unsafe extern "C-unwind" fn check_pageserver(
     wanted: *mut *mut c_char,
     _extra: *mut *mut c_void,
@@ -78,9 +83,12 @@ unsafe extern "C-unwind" fn check_pageserver(
 ) -> bool {
     // SAFETY: the server passes a text, or none, and takes the reason as it is, without freeing it (guc.c).
     unsafe {
+        if pg_sys::InitializingParallelWorker {
+            return true;
+        }
         let wanted = if (*wanted).is_null() { c"" } else { CStr::from_ptr(*wanted) };
-        let had = PAGESERVER.get().is_some_and(|address| !address.is_empty());
-        let reason = if STARTED.load(Ordering::Relaxed) && wanted.is_empty() == had {
+        let unfit = if wanted.is_empty() { WITH_PAGESERVER } else { WITHOUT };
+        let reason = if STORAGE.load(Ordering::Relaxed) == unfit {
             c"whether pages come from a pageserver is decided at the server's start"
         } else if !wanted.is_empty() && !is_address(wanted) {
             c"an address is host:port"

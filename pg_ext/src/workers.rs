@@ -91,8 +91,10 @@ unsafe extern "C-unwind" fn on_hangup(_signal: libc::c_int) {
     unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
 }
 
-/// From now on this worker follows the settings when they are read again; without this it keeps those of its start.
+/// From now on this worker follows the settings when they are read again; without this it keeps those of its start. It reads them once in any
+/// case: until here a signal was lost (bgworker.c, BackgroundWorkerMain).
 pub fn reload_on_hangup() {
+    RELOAD.store(true, Ordering::SeqCst);
     // SAFETY: the handler's form is the server's.
     unsafe { pg_sys::pqsignal(libc::SIGHUP, Some(on_hangup)) };
 }

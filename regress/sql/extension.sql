@@ -9,7 +9,7 @@ SELECT count(*) > 0 AS some_stream FROM strata_safekeepers WHERE state = 'stream
 -- The log's positions are ordered.
 SELECT insert_lsn >= flush_lsn AS inserted, flush_lsn >= quorum_commit_lsn AS flushed FROM strata_lsns();
 -- Nobody has to wait for a pageserver that keeps up.
-SELECT limit_bytes = 1024 * 1048576.0 AS by_default, lag_bytes < limit_bytes AS keeps_up FROM strata_backpressure();
+SELECT limit_bytes = 1024 * 1048576.0 AS by_default, coalesce(lag_bytes, 0) < limit_bytes AS keeps_up FROM strata_backpressure();
 -- A page that was written can be asked for at its last-written LSN.
 CREATE TABLE lw AS SELECT generate_series(1, 1000) AS n;
 CHECKPOINT;

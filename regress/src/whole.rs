@@ -285,6 +285,12 @@ impl Compute {
         Ok(format!("{server}/{database}"))
     }
 
+    /// Pid of the postmaster that runs now (line 1 of its file, `src/include/utils/pidfile.h`).
+    pub fn postmaster(&self) -> Result<Pid> {
+        let text = std::fs::read_to_string(self.pgdata.join("postmaster.pid"))?;
+        Ok(Pid::from_raw(text.lines().next().context("a pid")?.trim().parse()?))
+    }
+
     pub fn from_json(shown: &Value) -> Result<Compute> {
         let text = |key: &str| {
             shown[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {shown}"))

@@ -55,7 +55,7 @@ fn writers_pause_and_go_on() -> Result<()> {
     ground.sql(&compute, UPDATE)?;
     ensure!(pauses(&ground, &compute)? > before, "a commit did not pause");
 
-    // A session that pauses is seen, and can be cancelled.
+    // A session that pauses is seen, and ends as any other.
     let mut session = ground.session(&compute)?;
     let pid = session.run("SELECT pg_backend_pid()")?;
     session.start(&format!("{UPDATE}; ").repeat(200))?;

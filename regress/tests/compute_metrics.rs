@@ -59,11 +59,6 @@ fn has(text: &str, line: &str) -> bool {
     text.lines().any(|found| found.strip_prefix("strata_compute_") == Some(line))
 }
 
-fn postmaster(compute: &Compute) -> Result<Pid> {
-    let text = std::fs::read_to_string(compute.pgdata.join("postmaster.pid"))?;
-    Ok(Pid::from_raw(text.lines().next().context("a pid")?.trim().parse()?))
-}
-
 /// Names, types and help as Prometheus wants them.
 fn check_form(text: &str) -> Result<()> {
     let (mut family, mut kind) = (String::new(), String::new());
@@ -187,7 +182,7 @@ fn a_server_that_stands_still_or_is_away_is_told_of() -> Result<()> {
     };
     let before = sessions()?;
     ensure!(before >= 1, "the sessions are not recognisable");
-    let pid = postmaster(&compute)?;
+    let pid = compute.postmaster()?;
     kill(pid, Signal::SIGSTOP)?;
     let answers: Result<Vec<String>> = (0..3).map(|_| get(&address, "/metrics")).collect();
     let status = get(&address, "/status");
@@ -209,7 +204,7 @@ fn a_server_that_stands_still_or_is_away_is_told_of() -> Result<()> {
     // After a crash the same address tells of the new server; a stopped compute has none.
     kill(pid, Signal::SIGKILL)?;
     wait_until("the crash is over", || {
-        Ok(has(&get(&address, "/metrics")?, "up 1") && postmaster(&compute).is_ok_and(|now| now != pid))
+        Ok(has(&get(&address, "/metrics")?, "up 1") && compute.postmaster().is_ok_and(|now| now != pid))
     })?;
     whole.stop_compute("a")?.context("a clean stop")?;
     let shown = whole.json(&["compute", "show", "a"])?;

@@ -20,16 +20,11 @@ fn shows(whole: &Whole, compute: &Compute, name: &str, expected: &str) -> Result
     Ok(())
 }
 
-fn postmaster(pgdata: &Path) -> Result<Pid> {
-    let text = std::fs::read_to_string(pgdata.join("postmaster.pid"))?;
-    Ok(Pid::from_raw(text.lines().next().context("a pid")?.trim().parse()?))
-}
-
 /// kill -9 of the postmaster alone: the supervisor starts another.
 fn crash(whole: &Whole, compute: &Compute) -> Result<()> {
     let term = || anyhow::Ok(whole.json(&["compute", "show", "a"])?["term"].clone());
     let before = term()?;
-    kill(postmaster(&compute.pgdata)?, Signal::SIGKILL)?;
+    kill(compute.postmaster()?, Signal::SIGKILL)?;
     wait_until("the supervisor has started another Postgres", || {
         let shown = whole.json(&["compute", "show", "a"])?;
         Ok(shown["state"] == "running" && shown["term"] != before)
@@ -183,7 +178,7 @@ fn what_is_refused_changes_nothing() -> Result<()> {
     refuses(&whole, &["compute", "set", "b", good], &["no compute 'b'"])?;
 
     // A server that stands still.
-    let pid = postmaster(&compute.pgdata)?;
+    let pid = compute.postmaster()?;
     kill(pid, Signal::SIGSTOP)?;
     let refused = refuses(&whole, &["compute", "set", "a", good], &["does not answer within"]);
     kill(pid, Signal::SIGCONT)?;

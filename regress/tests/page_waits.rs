@@ -151,6 +151,11 @@ fn stays_there(ground: &Ground, compute: &Compute) -> Result<()> {
     let port = ground.whole.spare_port();
     let address = format!("127.0.0.1:{port}");
     ensure!(ground.sql(compute, "SHOW strata.pageserver")? == address);
+    // A parallel worker starts from the built-in value of each setting and then takes its leader's.
+    let mut session = ground.session(compute)?;
+    session.run("SET debug_parallel_query = on")?;
+    let found = session.run(&count(0))?;
+    ensure!(found == ROWS.to_string(), "{found}");
     ensure!(ground.whole.node("pageservers", 1)?["port"] == port);
     // Nobody but the supervisor says where it is, and what is no address is refused whoever says it.
     refuses(
@@ -174,7 +179,11 @@ fn stays_there(ground: &Ground, compute: &Compute) -> Result<()> {
     refuse(port, "runs already")?;
     ground.whole.strata(&["pageserver", "stop", "1"])?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
-    refuse(taken.local_addr()?.port(), "pageserver 1")?;
+    refuse(taken.local_addr()?.port(), "in use")?;
+    refuse(
+        ground.whole.node("safekeepers", 1)?["port"].as_u64().context("a port")? as u16,
+        "another process's",
+    )?;
     ensure!(ground.whole.node("pageservers", 1)?["port"] == port, "what failed is not kept");
     ground.whole.strata(&["pageserver", "start", "1"])?;
     Ok(())
@@ -188,6 +197,29 @@ fn waits_end_while_the_pageserver_is_gone() -> Result<()> {
 #[test]
 fn waits_end_when_the_pageserver_moves() -> Result<()> {
     waits_end(Away::Moved)
+}
+
+/// A Postgres ends while the pageserver is away: the supervisor has won its next term and waits, and goes on at the new address as the
+/// same compute, not as one that another has beaten.
+#[test]
+fn a_start_that_waits_goes_on_where_the_pageserver_is() -> Result<()> {
+    let ground = Ground::whole()?;
+    let compute = ground.compute(&[])?;
+    ground.sql(&compute, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")?;
+    ground.whole.kill_node("pageservers", 1)?;
+    kill(compute.postmaster()?, Signal::SIGKILL)?;
+    let shown = || ground.whole.json(&["compute", "show", &compute.name]);
+    wait_until("the supervisor waits for the pageserver", || {
+        let shown = shown()?;
+        Ok(shown["state"] == "starting"
+            && shown["problem"].to_string().contains("waiting for the pageserver"))
+    })?;
+    let port = ground.whole.spare_port().to_string();
+    ground.whole.strata(&["pageserver", "start", "1", "--port", &port])?;
+    wait_until("the compute runs again", || Ok(shown()?["state"] == "running"))?;
+    ensure!(ground.sql(&compute, "SELECT count(*) FROM t")? == "1000");
+    ensure!(ground.sql(&compute, "SHOW strata.pageserver")? == format!("127.0.0.1:{port}"));
+    Ok(())
 }
 
 #[test]

@@ -128,6 +128,7 @@ pub async fn run(
         };
         // Where `serve` waits no answer is half written, so it can be left there.
         let ended = tokio::select! {
+            biased;
             ended = working => ended,
             address = moved(&mut address) => Ended::Moved(address),
         };

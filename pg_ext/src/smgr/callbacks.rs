@@ -97,7 +97,7 @@ unsafe extern "C-unwind" fn extend(
     sizes::refuse_too_large(block, 1);
     // SAFETY: as called by the server: one readable page.
     unsafe {
-        before_growth(reln, fork);
+        before_growth(reln, fork, 1);
         pages::write(reln, ffi::fork_of(fork), BlockNumber(block), &[buffer], Kind::Extend, skip_fsync)
     };
 }
@@ -115,7 +115,7 @@ unsafe extern "C-unwind" fn zeroextend(
     sizes::refuse_too_large(block, blocks);
     // SAFETY: as called by the server.
     unsafe {
-        before_growth(reln, fork);
+        before_growth(reln, fork, blocks);
         let class = if name == ForkNumber::Init {
             Class::Permanent
         } else {
@@ -137,13 +137,11 @@ unsafe extern "C-unwind" fn zeroextend(
 ///
 /// # Safety
 /// `reln` is the server's.
-unsafe fn before_growth(reln: SMgrRelation, fork: RawFork) {
+unsafe fn before_growth(reln: SMgrRelation, fork: RawFork, blocks: u32) {
     // SAFETY: the caller's promise.
     let rel = unsafe { ffi::rel_fork(reln, fork) };
-    if backpressure::is_due() && !state::entry(rel.rel).is_some_and(|entry| uses_files(entry.class, rel.fork))
-    {
-        backpressure::pause_writer();
-    }
+    let in_files = || state::entry(rel.rel).is_some_and(|entry| uses_files(entry.class, rel.fork));
+    backpressure::before_growth(blocks, || !in_files());
 }
 
 #[pg_guard]

@@ -93,7 +93,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
             // SAFETY: reads this backend's own transaction state.
             if unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId {
-                backpressure::pause_writer();
+                backpressure::before_commit();
             }
             before_commit();
             crate::prefetch::settle();

@@ -1,7 +1,8 @@
-//! Writers pause while the pageserver is far behind the log (`strata.max_pageserver_lag`): before a relation grows, and before a commit
-//! of what was written. Both are places where an error may be raised and nothing is locked that others need for long; a server without
-//! patches has no better one.
+//! Writers pause while the pageserver is far behind the log (`strata.max_pageserver_lag`): as relations grow, and before a commit of what
+//! was written. Both are places where an error may be raised. Whoever lets a relation grow holds the lock that others need to do the same, so
+//! that pause is a short one; a server without patches has no better place.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,11 @@ use crate::workers;
 static MAX_LAG: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static WAIT_EVENT: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
 
+thread_local! {
+    /// Blocks by which relations have grown here since the last look.
+    static GROWN: Cell<u32> = const { Cell::new(0) };
+}
+
 /// How often a writer that pauses looks whether it still has to.
 const LOOK_MS: i64 = 5;
 
@@ -22,7 +28,7 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"strata.max_pageserver_lag",
         c"Log that the pageserver may be behind before writers are slowed down; 0: any amount.",
-        c"Each commit and each growth of a relation pauses for up to 100 ms then. Nobody is stopped.",
+        c"Each commit pauses for up to 100 ms then, a relation that grows for up to 20 ms in half a megabyte. Nobody is stopped.",
         &MAX_LAG,
         0,
         i32::MAX,
@@ -51,24 +57,39 @@ fn lag_bytes() -> Option<u64> {
     (received != 0).then(|| flushed.saturating_sub(received))
 }
 
-fn pause_due() -> Duration {
-    lag_bytes().map_or(Duration::ZERO, |lag| backpressure::pause(lag, limit_bytes()))
+/// The pause that is due now, `longest` at most.
+fn pause_due(longest: Duration) -> Duration {
+    lag_bytes().map_or(Duration::ZERO, |lag| backpressure::pause(lag, limit_bytes(), longest))
 }
 
-/// Whether writers pause now.
-pub fn is_due() -> bool {
-    !pause_due().is_zero()
+/// Before a commit of what was written. Can be cancelled.
+pub fn before_commit() {
+    pause(backpressure::COMMIT_MAX);
 }
 
-/// Before log is written that the pageserver will have to take in. Can be cancelled.
-pub fn pause_writer() {
-    let due = pause_due();
+/// Before a relation grows, of which `is_logged` says whether that is logged. Can be cancelled.
+pub fn before_growth(blocks: u32, is_logged: impl FnOnce() -> bool) {
+    let grown = GROWN.get().saturating_add(blocks);
+    let looks = grown >= backpressure::GROWTH_BLOCKS;
+    GROWN.set(if looks { 0 } else { grown });
+    if looks && !pause_due(backpressure::GROWTH_MAX).is_zero() && is_logged() {
+        pause(backpressure::GROWTH_MAX);
+    }
+}
+
+fn pause(longest: Duration) {
+    let due = pause_due(longest);
     if due.is_zero() || !may_pause() {
         return;
     }
     let begun = Instant::now();
-    while begun.elapsed() < due && is_due() {
-        workers::nap_for(LOOK_MS, WAIT_EVENT.load(Ordering::Relaxed));
+    while let Some(left) = due.checked_sub(begun.elapsed())
+        && !left.is_zero()
+        && !pause_due(longest).is_zero()
+    {
+        // A nap is of whole milliseconds.
+        let millis = i64::try_from(left.as_millis()).unwrap_or(LOOK_MS).clamp(1, LOOK_MS);
+        workers::nap_for(millis, WAIT_EVENT.load(Ordering::Relaxed));
         pgrx::check_for_interrupts!();
     }
     if let Some(shared) = shared::get() {
