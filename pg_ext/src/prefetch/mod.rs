@@ -270,6 +270,7 @@ fn enter(slot: usize, outcome: &Outcome) {
 
 /// Waits until the run that was asked for first has its answer; false if there is none.
 fn wait_for_first() -> bool {
+    let mut wait = remote::Wait::begin_ahead();
     loop {
         // Looked for anew each time: an interrupt may run code that reads pages.
         let Some(slot) = BOOK.with_borrow(|book| book.slots().first().copied()) else { return false };
@@ -281,7 +282,7 @@ fn wait_for_first() -> bool {
                 enter(slot, &outcome);
                 return true;
             }
-            Err((word, seen)) => _ = remote::sleep_until_prefetched(word, seen),
+            Err((word, seen)) => remote::wait_for_prefetched(&mut wait, word, seen),
         }
     }
 }
