@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use strata_regress::cached::CachedServer;
 use strata_regress::postgres::{Cluster, Installation, Stop};
 use strata_regress::session::Session;
-use strata_regress::whole::{Compute, Whole, wait_until};
+use strata_regress::whole::{Whole, wait_until};
 
 /// Far more than the few seconds that an answer may take, and less than a session that nobody waits for gets.
 const ANSWER_MAX: Duration = Duration::from_secs(45);
