@@ -1,11 +1,9 @@
 //! `strata compute set`: settings of a compute that runs, or is down; all of a call or none, kept for the next start as those of
 //! `--set` are. That no query fails while the cache is resized by it shows `lfc_resized.rs`.
 
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use strata_regress::refusal::{check_row, keep_a_row, refuses};
 use strata_regress::whole::{Compute, Whole, wait_until};

@@ -179,7 +179,7 @@ fn stays_there(ground: &Ground, compute: &Compute) -> Result<()> {
     refuse(port, "runs already")?;
     ground.whole.strata(&["pageserver", "stop", "1"])?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
-    refuse(taken.local_addr()?.port(), "in use")?;
+    refuse(taken.local_addr()?.port(), "is taken by another process")?;
     refuse(
         ground.whole.node("safekeepers", 1)?["port"].as_u64().context("a port")? as u16,
         "another process's",
