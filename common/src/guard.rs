@@ -180,6 +180,8 @@ guards! {
     LatestWanted = "L2-latest-wanted",
     /// A page that was asked for ahead is used only if its last-written LSN has not risen since.
     PrefetchRecheck = "L3-prefetch-recheck",
+    /// A page that was asked for ahead and not read is cached as of when it was asked for.
+    KeptAsOfAsked = "L3-kept-as-of-asked",
     /// Last-written LSNs are raised in one step.
     RaisedInOneStep = "L4-raised-in-one-step",
     /// The start LSN lies under all last-written LSNs.

@@ -130,6 +130,20 @@ pub fn set_limit(whole: &Whole, compute: &Compute, limit: &str) -> Result<()> {
     Ok(())
 }
 
+/// The cache has no page, and takes all that come. Its keeper must go round often.
+pub fn empty_cache(whole: &Whole, compute: &Compute) -> Result<()> {
+    set_limit(whole, compute, "0")?;
+    let number = |sql: &str| whole.sql(&compute.connstr, sql);
+    wait_until("the cache is empty", || {
+        Ok(number("SELECT used_pages + limit_pages FROM strata_lfc_stats")? == "0")
+    })?;
+    set_limit(whole, compute, "-1")?;
+    // Part after part of it follows.
+    wait_until("the cache takes pages", || {
+        Ok(number("SELECT limit_pages = max_pages FROM strata_lfc_stats")? == "t")
+    })
+}
+
 /// Does something while the cache gets another limit between nothing and `most_mib` every second; how often it did.
 pub fn while_resized<T>(
     whole: &Whole,

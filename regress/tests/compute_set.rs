@@ -1,7 +1,6 @@
 //! `strata compute set`: settings of a compute that runs, or is down; all of a call or none, kept for the next start as those of
 //! `--set` are. That no query fails while the cache is resized by it shows `lfc_resized.rs`.
 
-
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};

@@ -17,10 +17,10 @@ pub mod sql;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Lsn, RelFork};
+use strata_common::{BLOCK_BYTES, BlockNumber, ForkNumber, Guard, Lsn, RelFork};
 use strata_lfc::{PageName, Place};
 
-use crate::smgr::state;
+use crate::smgr::{spill, state};
 use crate::workers;
 pub use hot_list::Carrier;
 pub use memory::{attach, pages_at_most, request};
@@ -123,26 +123,31 @@ pub fn has(rel: RelFork, block: BlockNumber, needed: Lsn) -> bool {
     is_on() && memory::shared(memory::partition_of(name), |partition| partition.has(name, needed))
 }
 
-/// Keeps a page whose content reflects the log up to `as_of` at least, and is the newest there is.
-pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) {
+/// Keeps a page whose content reflects the log up to `as_of` at least, and is the newest there is. Whether it is there now: there may be
+/// no room, or a newer one.
+pub fn keep(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) -> bool {
     if !takes_pages() {
-        return;
+        return false;
     }
     let name = PageName { rel, block };
     let number = memory::partition_of(name);
     let Some(place) = memory::exclusive(number, |partition| partition.reserve()) else {
         memory::counters().skipped.fetch_add(1, Ordering::Relaxed);
-        return;
+        return false;
     };
     let written = file::write(memory::place_in_file(number, place), page);
-    memory::exclusive(number, |partition| match written {
-        Ok(()) => _ = partition.publish(place, name, as_of, checksum(name, page)),
-        Err(_) => partition.cancel(place),
+    let published = memory::exclusive(number, |partition| {
+        if written.is_ok() {
+            return partition.publish(place, name, as_of, checksum(name, page));
+        }
+        partition.cancel(place);
+        false
     });
     match written {
         Ok(()) => _ = memory::counters().writes.fetch_add(1, Ordering::Relaxed),
         Err(error) => fail("written", &error),
     }
+    published
 }
 
 /// Whether a page that is worth keeping is taken.
@@ -150,20 +155,20 @@ pub fn takes_pages() -> bool {
     is_on() && settings::limit_mib() > 0
 }
 
-/// As `keep`, for a page of MAIN that was read without its buffer's lock; whether it is taken. Whoever changed it meanwhile has the newer
-/// one (C8), and has raised what a read of it needs above `as_of`, so that no race here makes a wrong page be found.
+/// As `keep`, for a page of MAIN that came from the pageserver and was read without its buffer's lock; whether the cache has it now. Whoever
+/// changed it meanwhile has the newer one (C8), and has raised what a read of it needs above `as_of`, so that no race here makes a wrong page
+/// be found; so has whoever spilled it, and readers look into the spill store first.
 pub fn keep_unlocked(rel: RelFork, block: BlockNumber, as_of: Lsn, page: &PageBytes) -> bool {
     let needed = state::last_written().page(rel, block);
+    let as_of = if Guard::KeptAsOfAsked.holds() { as_of } else { as_of.max(needed) };
     if rel.fork != ForkNumber::Main || needed > as_of || !takes_pages() {
         return false;
     }
-    if state::entry(rel.rel).is_none_or(|entry| entry.fork(rel.fork).spilled > 0) {
+    let entry = state::entry(rel.rel);
+    if entry.is_none() || spill::has(entry.as_ref(), rel, block) {
         return false;
     }
-    if !has(rel, block, needed) {
-        keep(rel, block, as_of, page);
-    }
-    true
+    has(rel, block, needed) || keep(rel, block, as_of, page)
 }
 
 /// The page, if it is there, is not what a read is to find.

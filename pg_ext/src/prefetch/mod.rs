@@ -69,16 +69,25 @@ fn size_of(rel: RelFork, entry: Option<&RelEntry>) -> Option<u32> {
     }
 }
 
-/// The server says that it will read these blocks. Where there is a file cache, advice beyond what the session may have asked for ahead
-/// is followed, too, at the speed of answers: what came first goes there (pg_prewarm's mode `prefetch` reads no page at all).
+/// The server says that it will read these blocks. Advice beyond what the session may have asked for ahead is ignored, but for one case:
+/// where there is a file cache, and nothing was read since the first of it was asked for, it is followed at the speed of answers, and what
+/// came first goes there (pg_prewarm's mode `prefetch` reads no page at all). Not with locks held that others wait for.
 pub fn advise(rel: RelFork, entry: Option<&RelEntry>, first: BlockNumber, count: u32) {
     let Some(size) = size_of(rel, entry) else { return };
     let end = first.0.saturating_add(count).min(size);
     let mut next = ask(rel, entry, first.0..end);
-    while next < end && room() == 0 && lfc::takes_pages() && wait_for_first() {
-        settle();
+    while next < end && room() == 0 && is_unread() && lfc::takes_pages() {
+        let Some(first) = wait_for_first() else { break };
+        settle_run(first);
         next = ask(rel, entry, next..end);
     }
+}
+
+/// Whether the session has read nothing since it asked for what it holds, and may wait for it.
+fn is_unread() -> bool {
+    // SAFETY: a plain variable of this process; who holds an LWLock holds interrupts off (lwlock.c).
+    let may_wait = unsafe { pg_sys::InterruptHoldoffCount } == 0;
+    may_wait && BOOK.with_borrow(Book::is_unread)
 }
 
 /// Blocks that a read lacks beside those that it asks for itself, so that all are under way at once.
@@ -210,7 +219,7 @@ pub struct Used {
 /// Fills `page` if it was asked for ahead and has not changed since; waits for it if it is under way.
 pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Used> {
     let mut waited = false;
-    let mut wait: Option<(usize, remote::Wait)> = None;
+    let mut waiting = Waiting::default();
     loop {
         // Looked for anew each time: an interrupt may run code that reads pages.
         let found = BOOK.with_borrow(|book| book.find(rel, block))?;
@@ -233,24 +242,35 @@ pub fn take(rel: RelFork, block: BlockNumber, page: &mut PageBytes) -> Option<Us
             memory::counters().waited.fetch_add(u64::from(waited), Ordering::Relaxed);
             return Some(Used { as_of: found.asked, waited });
         }
-        let slot = slot_at(found.slot);
+        waited |= !waiting.look(found.slot);
+    }
+}
+
+/// A wait for answers of runs that were asked for ahead, mostly of one.
+#[derive(Default)]
+struct Waiting(Option<(usize, remote::Wait)>);
+
+impl Waiting {
+    /// True: the answer is there and in the book. False: some time has passed; look for the run anew, for an interrupt may have run code
+    /// that reads pages.
+    fn look(&mut self, number: usize) -> bool {
+        let slot = slot_at(number);
         match slot.look() {
             Ok(outcome) => {
-                if let Some((number, wait)) = &wait
-                    && *number == found.slot
-                {
+                if let Some((_, wait)) = self.0.as_ref().filter(|(of, _)| *of == number) {
                     wait.answered(slot);
                 }
-                enter(found.slot, &outcome);
+                enter(number, &outcome);
+                true
             }
             Err((word, seen)) => {
-                waited = true;
-                if wait.as_ref().is_none_or(|(number, _)| *number != found.slot) {
-                    wait = Some((found.slot, remote::Wait::begin_ahead()));
+                if self.0.as_ref().is_none_or(|(of, _)| *of != number) {
+                    self.0 = Some((number, remote::Wait::begin_ahead()));
                 }
-                if let Some((_, wait)) = &mut wait {
+                if let Some((_, wait)) = &mut self.0 {
                     remote::wait_for_prefetched(wait, word, seen);
                 }
+                false
             }
         }
     }
@@ -268,21 +288,13 @@ fn enter(slot: usize, outcome: &Outcome) {
     }
 }
 
-/// Waits until the run that was asked for first has its answer; false if there is none.
-fn wait_for_first() -> bool {
-    let mut wait = remote::Wait::begin_ahead();
+/// Waits until the run that was asked for first has its answer, which may be a refusal; its slot, or none if there is no run.
+fn wait_for_first() -> Option<usize> {
+    let mut waiting = Waiting::default();
     loop {
-        // Looked for anew each time: an interrupt may run code that reads pages.
-        let Some(slot) = BOOK.with_borrow(|book| book.slots().first().copied()) else { return false };
-        if BOOK.with_borrow(|book| book.is_answered(slot)) {
-            return true;
-        }
-        match slot_at(slot).look() {
-            Ok(outcome) => {
-                enter(slot, &outcome);
-                return true;
-            }
-            Err((word, seen)) => remote::wait_for_prefetched(&mut wait, word, seen),
+        let slot = BOOK.with_borrow(|book| book.slots().first().copied())?;
+        if BOOK.with_borrow(|book| book.is_answered(slot)) || waiting.look(slot) {
+            return Some(slot);
         }
     }
 }
@@ -297,11 +309,15 @@ fn has_come(slot: usize) -> bool {
     BOOK.with_borrow(|book| book.is_answered(slot))
 }
 
-/// Nobody has read these pages yet, and perhaps nobody will: those that have come go to the file cache.
+/// The transaction ends: nobody will read these pages, and those that have come go to the file cache. It has locks, so a signal ends this;
+/// what is left then is wasted.
 pub fn settle() {
-    if !BOOK.with_borrow(Book::is_empty) && lfc::takes_pages() {
-        BOOK.with_borrow(Book::slots).into_iter().for_each(settle_run);
+    if BOOK.with_borrow(Book::is_empty) || !lfc::takes_pages() {
+        return;
     }
+    // SAFETY: a plain flag of this process.
+    let goes_on = |_: &usize| unsafe { pg_sys::InterruptPending } == 0;
+    BOOK.with_borrow(Book::slots).into_iter().take_while(goes_on).for_each(settle_run);
 }
 
 fn settle_run(slot: usize) {

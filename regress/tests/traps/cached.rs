@@ -1,10 +1,12 @@
-//! C7 and C9: what the local file cache must not answer with.
+//! L3, C7 and C9: what the local file cache must not answer with.
 
 use anyhow::{Context, Result, ensure};
 use strata_common::Guard;
+use strata_regress::cached::empty_cache;
+use strata_regress::session::Session;
 use strata_regress::sound;
 use strata_regress::traps::{Ground, OrHarm, show};
-use strata_regress::whole::Compute;
+use strata_regress::whole::{Compute, wait_until};
 
 const CACHE: [&str; 2] = ["strata.lfc_max_size=64MB", "strata.keeper_interval=1h"];
 
@@ -35,6 +37,35 @@ fn c9_an_added_block_is_not_found_as_it_was_cut_off() -> Result<()> {
         ensure!(ground.sql(&compute, "SELECT evict('t')")? == "0", "not all pages have left");
         let rows = ground.sql(&compute, "SELECT count(*) FROM t").or_harm()?;
         sound!(rows == "0", "{rows} rows that were cut off are there again");
+        Ok(())
+    })
+}
+
+/// A session asks for a page ahead and never reads it; meanwhile another changes it. What the first one has is older than what any read needs.
+#[test]
+fn l3_a_page_that_changed_is_not_cached_as_it_was_asked_for() -> Result<()> {
+    show(Guard::KeptAsOfAsked, |ground| {
+        let compute = ground.compute(&["strata.lfc_max_size=64MB", "strata.keeper_interval=200ms"])?;
+        ground.sql(
+            &compute,
+            "CREATE EXTENSION pg_prewarm; CREATE TABLE t AS SELECT 'old' AS v FROM generate_series(1, 10)",
+        )?;
+        let mut session = Session::open(&compute)?;
+        let empty = |session: &mut Session| {
+            ensure!(session.sql("SELECT evict('t')")? == "0", "a page stays in shared buffers");
+            empty_cache(&ground.whole, &compute)
+        };
+        ensure!(session.sql("SELECT DISTINCT v FROM t")? == "old", "other rows");
+        empty(&mut session)?;
+        session.sql("BEGIN; SELECT pg_prewarm('t', 'prefetch')")?;
+        let held = "SELECT unanswered, held_pages FROM strata_stat_prefetch";
+        wait_until("the page is there", || Ok(ground.sql(&compute, held)? == "0|1"))?;
+        let mut other = Session::open(&compute)?;
+        other.sql("UPDATE t SET v = 'new'")?;
+        empty(&mut other)?;
+        session.sql("COMMIT")?;
+        let rows = ground.sql(&compute, "SELECT string_agg(DISTINCT v, ',') FROM t").or_harm()?;
+        sound!(rows == "new", "a committed update is gone: rows are '{rows}'");
         Ok(())
     })
 }

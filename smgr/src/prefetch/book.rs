@@ -145,6 +145,11 @@ impl Book {
         old.min_by_key(|open| open.begun).map(|open| open.run.slot)
     }
 
+    /// Whether nothing was read since the first of these runs was added.
+    pub fn is_unread(&self) -> bool {
+        self.runs.values().min_by_key(|open| open.number).is_none_or(|open| open.begun == self.reads)
+    }
+
     pub fn any(&self) -> Option<usize> {
         self.runs.keys().next().copied()
     }
@@ -211,11 +216,15 @@ mod tests {
         book.count_reads(5);
         book.add(run(2, 100, 32));
         assert_eq!(book.forgotten(5), None);
+        assert!(!book.is_unread(), "the first one is as old as before");
         book.count_reads(1);
         assert_eq!(book.forgotten(5), Some(1));
         assert_eq!(book.give_up(1).map(|ended| ended.unused), Some(2));
         assert!(!book.holds(rel(1), BlockNumber(1)));
         assert_eq!((book.forgotten(5), book.any()), (None, Some(2)));
+        book.give_up(2);
+        book.add(run(3, 0, 2));
+        assert!(book.is_unread());
     }
 
     #[test]
