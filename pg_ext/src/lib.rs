@@ -19,6 +19,7 @@ mod smgr;
 mod sql;
 mod statistics;
 mod utility;
+mod wait_event;
 mod wal;
 mod workers;
 mod working_set;

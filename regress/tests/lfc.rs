@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use strata_regress::cached::{BLOCK, CachedServer, ROWS};
@@ -137,6 +138,43 @@ fn what_is_written_costs_the_cache_little() -> Result<()> {
 /// Nobody asks for the cache; its size is a share of the disk, or what the environment says, unless a size is given.
 #[test]
 fn it_is_there_by_default() -> Result<()> {
+/// Whoever reads or writes the file is seen to do so.
+#[test]
+fn waits_for_the_file_are_seen() -> Result<()> {
+    let server = CachedServer::with(&[])?;
+    let named = server.number(
+        "SELECT count(*) FROM pg_wait_events WHERE type = 'Extension' AND name LIKE 'StrataFileCache%'",
+    )?;
+    ensure!(named == 3, "{named} waits for the file have names");
+    // Each wait is short: many looks, until one meets it.
+    let see = |event: &str| {
+        server.sql(&format!(
+            "DO $$ BEGIN
+               FOR look IN 1..300000 LOOP
+                 PERFORM 1 FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND wait_event = '{event}';
+                 IF FOUND THEN RETURN; END IF;
+                 PERFORM pg_stat_clear_snapshot();
+               END LOOP;
+               RAISE 'nobody was seen to wait for {event}';
+             END $$"
+        ))
+    };
+    let seen = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| -> Result<()> {
+            while !seen.load(Ordering::Acquire) {
+                server.sql("UPDATE t SET n = n WHERE n % 10 = 0")?;
+                server.scan()?;
+            }
+            Ok(())
+        });
+        let looks = see("StrataFileCacheRead").and_then(|_| see("StrataFileCacheWrite"));
+        seen.store(true, Ordering::Release);
+        load.join().map_err(|_| anyhow::anyhow!("the load's thread panicked"))??;
+        looks.map(drop)
+    })
+}
+
     let whole = Whole::started()?;
     let start = |arguments: &[&str]| -> Result<String> {
         let mut command = whole.command(&[&["compute", "start", "a", "--json"], arguments].concat());

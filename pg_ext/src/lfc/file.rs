@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 use strata_common::BLOCK_BYTES;
 
 use super::{PageBytes, settings};
+use crate::wait_event::WaitEvent;
 
 /// Files of former servers that wait for their removal.
 const ASIDE_MAX: u32 = 8;
@@ -20,8 +21,25 @@ const ASIDE_MAX: u32 = 8;
 /// What is given back to the disk before anything else may happen in this process.
 const BYTES_AT_ONCE: u64 = 16 << 20;
 
+static READ: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
+static WRITE: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
+static TRIM: AtomicU32 = AtomicU32::new(pg_sys::PG_WAIT_EXTENSION);
+
 thread_local! {
     static OPEN: RefCell<Option<File>> = const { RefCell::new(None) };
+}
+
+/// Names the waits for the file. Call from `shmem_startup_hook`; children inherit the numbers.
+pub fn name_waits() {
+    let waits = [
+        (&READ, c"StrataFileCacheRead"),
+        (&WRITE, c"StrataFileCacheWrite"),
+        (&TRIM, c"StrataFileCacheTrim"),
+    ];
+    for (event, name) in waits {
+        // SAFETY: the name is static; the server gives one number to one name (wait_event.c).
+        event.store(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }, Ordering::Relaxed);
+    }
 }
 
 /// A new, empty file; in the postmaster. The old one, if any, belongs to a server that is gone; it is moved aside, because to remove
@@ -70,7 +88,10 @@ pub fn length() -> io::Result<u64> {
 
 /// Takes a part of what lies behind `places` off the file, if there is any.
 pub fn shorten(places: u64) -> io::Result<()> {
-    with(|file| shorten_to(offset(places), file))
+    with(|file| {
+        let _event = WaitEvent::begin(&TRIM);
+        shorten_to(offset(places), file)
+    })
 }
 
 fn shorten_to(wanted: u64, file: &File) -> io::Result<()> {
@@ -81,6 +102,7 @@ fn shorten_to(wanted: u64, file: &File) -> io::Result<()> {
 /// Removes a part of a former server's file.
 pub fn remove_former() -> io::Result<()> {
     let Some(path) = (0..ASIDE_MAX).map(aside).find(|path| path.is_file()) else { return Ok(()) };
+    let _event = WaitEvent::begin(&TRIM);
     let file = OpenOptions::new().write(true).open(&path)?;
     shorten_to(0, &file)?;
     if file.metadata()?.len() == 0 { std::fs::remove_file(&path) } else { Ok(()) }
@@ -94,11 +116,17 @@ fn aside(number: u32) -> PathBuf {
 
 /// Reads the page at a place. A file that ends before it is an error: somebody has cut it.
 pub fn read(place: u64, page: &mut PageBytes) -> io::Result<()> {
-    with(|file| file.read_exact_at(page, offset(place)))
+    with(|file| {
+        let _event = WaitEvent::begin(&READ);
+        file.read_exact_at(page, offset(place))
+    })
 }
 
 pub fn write(place: u64, page: &PageBytes) -> io::Result<()> {
-    with(|file| file.write_all_at(page, offset(place)))
+    with(|file| {
+        let _event = WaitEvent::begin(&WRITE);
+        file.write_all_at(page, offset(place))
+    })
 }
 
 /// Gives the place's bytes back to the disk. A file system that cannot do this keeps them, and the log says so once; they are written over
@@ -108,6 +136,7 @@ pub fn punch(place: u64) {
     let punched = with(|file| {
         let (Ok(begin), length) = (i64::try_from(offset(place)), BLOCK_BYTES as i64) else { return Ok(()) };
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let _event = WaitEvent::begin(&TRIM);
         // SAFETY: changes a file that is open.
         match unsafe { libc::fallocate(file.as_raw_fd(), mode, begin, length) } {
             0 => Ok(()),

@@ -69,6 +69,7 @@ pub fn attach() {
         if !found {
             std::ptr::write_bytes(base.cast::<u8>(), 0, layout.bytes());
         }
+    file::name_waits();
         BASE.store(base, Ordering::Release);
         LOCKS.store(pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr()), Ordering::Release);
     }

@@ -20,6 +20,7 @@ use strata_smgr::spin::{self, Came, Spin};
 
 use super::{log_position, settings, state};
 use crate::prefetch;
+use crate::wait_event::WaitEvent;
 
 /// A sleep ends at a signal; this bounds the one that came between the look at the flags and the sleep.
 const SLEEP_NANOS: i64 = 50_000_000;
@@ -283,23 +284,5 @@ fn raise(interrupt: Interrupt) {
                 "canceling statement while waiting for a page"
             );
         }
-    }
-}
-
-/// Shows the wait in `pg_stat_activity`; an unwinding ends it too.
-struct WaitEvent;
-
-impl WaitEvent {
-    fn begin(event: &AtomicU32) -> WaitEvent {
-        // SAFETY: the variable points at this process's entry, or at a local one before there is any (wait_event.c).
-        unsafe { *pg_sys::my_wait_event_info = event.load(Ordering::Relaxed) };
-        WaitEvent
-    }
-}
-
-impl Drop for WaitEvent {
-    fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { *pg_sys::my_wait_event_info = 0 };
     }
 }
