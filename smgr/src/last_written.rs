@@ -7,11 +7,19 @@
 //!
 //! Three kinds of cells: pages; whole forks (all pages of one, W3, R4, V4); sizes of forks. A floor lies under all of them:
 //! the LSN at which the server started (L7), raised by what touches a whole database.
+//!
+//! What it costs: a page just written raises those that share its cell, and pages of the file cache that were raised are read anew. With
+//! `CELLS_PER_CACHED_PAGE`, writing as many pages as a tenth of the cache costs it about one page in eighty.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strata_common::hash::{fork_hash, page_hash};
 use strata_common::{BlockNumber, Guard, Lsn, RelFork};
+
+/// For each page that the file cache can hold.
+const CELLS_PER_CACHED_PAGE: usize = 8;
+/// Forks that are written whole, or change their size, are few beside pages; so are the cells that they need, however large the cache.
+const FORK_CELLS_MAX: usize = 1 << 16;
 
 /// View of the cells; the memory belongs to whoever made it. Every cell starts at 0.
 #[derive(Clone, Copy)]
@@ -30,10 +38,21 @@ pub struct Head {
 }
 
 impl<'a> LastWritten<'a> {
-    /// `cells.len()` is a power of two, at least 4: half for pages, a quarter each for forks and sizes.
-    pub fn new(head: &'a Head, cells: &'a [AtomicU64]) -> LastWritten<'a> {
-        assert!(cells.len().is_power_of_two() && cells.len() >= 4, "the number of cells is a power of two");
-        let (pages, rest) = cells.split_at(cells.len() / 2);
+    /// Cells of all kinds beside so many for pages.
+    pub const fn cells(page_cells: usize) -> usize {
+        page_cells + 2 * fork_cells(page_cells)
+    }
+
+    /// How many cells for pages go with a file cache of so many pages.
+    pub const fn page_cells_for(cached_pages: usize) -> usize {
+        cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE)
+    }
+
+    /// # Panics
+    /// Unless there are as many as `cells` says, and two for pages.
+    pub fn new(head: &'a Head, cells: &'a [AtomicU64], page_cells: usize) -> LastWritten<'a> {
+        assert!(page_cells >= 2 && cells.len() == Self::cells(page_cells), "cells of all kinds");
+        let (pages, rest) = cells.split_at(page_cells);
         let (forks, sizes) = rest.split_at(rest.len() / 2);
         LastWritten { head, pages, forks, sizes }
     }
@@ -100,10 +119,16 @@ fn raise_cell(cell: &AtomicU64, lsn: Lsn) {
     }
 }
 
+/// Whole forks' cells beside so many pages', and as many sizes'.
+const fn fork_cells(page_cells: usize) -> usize {
+    if page_cells / 2 < FORK_CELLS_MAX { page_cells / 2 } else { FORK_CELLS_MAX }
+}
+
+/// The hash as a fraction of all hashes is the cell's place among the cells: any number of them will do, and no division is needed. The
+/// hash's high bits decide, which `mix` spreads as well as the low ones.
 fn cell(cells: &[AtomicU64], hash: u64) -> &AtomicU64 {
-    // The length is a power of two, so this is its remainder.
-    let index = usize::try_from(hash).expect("usize has 64 bits") & (cells.len() - 1);
-    &cells[index]
+    let place = (u128::from(hash) * cells.len() as u128) >> 64;
+    &cells[usize::try_from(place).expect("less than the number of cells")]
 }
 
 /// Hash of a relation, the same in every process; picks the partition of the relation table.
@@ -126,6 +151,15 @@ mod tests {
         Floor(u64),
     }
 
+    fn memory(page_cells: usize) -> (Head, Vec<AtomicU64>) {
+        let cells = (0..LastWritten::cells(page_cells)).map(|_| AtomicU64::new(0)).collect();
+        (Head::default(), cells)
+    }
+
+    fn rel(relation: u32) -> RelFork {
+        RelTag { tablespace: 1663, database: 5, relation }.fork(ForkNumber::Main)
+    }
+
     fn rel_fork() -> impl Strategy<Value = RelFork> {
         (0u32..12, 0u8..4).prop_map(|(relation, fork)| RelFork {
             rel: RelTag { tablespace: 1663, database: 5, relation: 16384 + relation },
@@ -145,10 +179,9 @@ mod tests {
     proptest! {
         /// D7: whatever was raised, no answer is below the truth (an exact map) and none is above the maximum.
         #[test]
-        fn never_lower_than_the_truth(ops in proptest::collection::vec(op(), 1..300), cells in prop_oneof![Just(4usize), Just(64), Just(4096)]) {
-            let memory: Vec<AtomicU64> = (0..cells).map(|_| AtomicU64::new(0)).collect();
-            let head = Head::default();
-            let table = LastWritten::new(&head, &memory);
+        fn never_lower_than_the_truth(ops in proptest::collection::vec(op(), 1..300), page_cells in prop_oneof![Just(2usize), Just(63), Just(4096)]) {
+            let (head, memory) = memory(page_cells);
+            let table = LastWritten::new(&head, &memory, page_cells);
             let (mut pages, mut forks, mut sizes, mut floor) = (HashMap::new(), HashMap::new(), HashMap::new(), 0u64);
             for op in ops {
                 match op {
@@ -189,11 +222,10 @@ mod tests {
     #[test]
     fn trap_l4_raised_in_one_step() {
         strata_common::guard::prove(Guard::RaisedInOneStep, || {
-            let memory: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
-            let head = Head::default();
-            let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+            let (head, memory) = memory(2);
+            let rel = rel(16384);
             let race = |first: u64| {
-                let table = LastWritten::new(&head, &memory);
+                let table = LastWritten::new(&head, &memory, 2);
                 (0..200_000u64).map(|n| first + 2 * n).all(|lsn| {
                     table.raise_page(rel, BlockNumber(0), Lsn(lsn));
                     table.page(rel, BlockNumber(0)) >= Lsn(lsn)
@@ -210,10 +242,9 @@ mod tests {
     /// With far more cells than pages the answer is nearly always exact: the table would be useless otherwise.
     #[test]
     fn mostly_exact() {
-        let memory: Vec<AtomicU64> = (0..1 << 16).map(|_| AtomicU64::new(0)).collect();
-        let head = Head::default();
-        let table = LastWritten::new(&head, &memory);
-        let rel = RelTag { tablespace: 1663, database: 5, relation: 16384 }.fork(ForkNumber::Main);
+        let (head, memory) = memory(1 << 15);
+        let table = LastWritten::new(&head, &memory, 1 << 15);
+        let rel = rel(16384);
         for block in 0..1000 {
             table.raise_page(rel, BlockNumber(block), Lsn(1000 + u64::from(block)));
         }
@@ -221,5 +252,43 @@ mod tests {
             (0..1000).filter(|b| table.page(rel, BlockNumber(*b)) == Lsn(1000 + u64::from(*b))).count();
         assert!(exact > 960, "{exact} of 1000");
         assert!(table.page(rel, BlockNumber(5_000_000)) <= Lsn(3000));
+    }
+
+    /// Of a full file cache, whatever its size, writing a tenth of its pages costs one in eighty.
+    #[test]
+    fn what_is_written_costs_the_cache_little() {
+        for cached in [10_000u32, 32_768, 100_000, 262_144] {
+            let page_cells = LastWritten::page_cells_for(cached as usize);
+            let (head, memory) = memory(page_cells);
+            let table = LastWritten::new(&head, &memory, page_cells);
+            (0..cached / 10).for_each(|block| table.raise_page(rel(2), BlockNumber(block), Lsn(1)));
+            let lost = (0..cached).filter(|block| table.page(rel(1), BlockNumber(*block)) > Lsn(0)).count();
+            let one_in = f64::from(cached) / lost as f64;
+            assert!((65.0..100.0).contains(&one_in), "with {cached} pages one in {one_in:.0}");
+        }
+    }
+
+    /// However large the table, nearly all of it is pages'.
+    #[test]
+    fn forks_and_sizes_take_little_of_a_large_table() {
+        assert_eq!(LastWritten::cells(1024), 2048);
+        assert_eq!(LastWritten::cells(1 << 17), 1 << 18);
+        assert_eq!(LastWritten::cells(1 << 21), (1 << 21) + (1 << 17));
+    }
+
+    /// Neighbouring names meet in no more cells than by chance, in tables of any length: the hash's high bits are as good as its low ones.
+    #[test]
+    fn neighbouring_names_spread_over_the_cells() {
+        for length in [1000usize, 4096, 65_536, 100_003] {
+            let cells: Vec<AtomicU64> = (0..length).map(|_| AtomicU64::new(0)).collect();
+            for number in 0..length as u64 {
+                let (relation, block) = (16384 + (number / 256) as u32, (number % 256) as u32);
+                cell(&cells, page_hash(rel(relation), BlockNumber(block))).fetch_add(1, Ordering::Relaxed);
+            }
+            let empty = cells.iter().filter(|cell| cell.load(Ordering::Relaxed) == 0).count();
+            // As many names as cells leave one cell in e without any.
+            let share = empty as f64 / length as f64;
+            assert!((0.32..0.42).contains(&share), "{share:.3} of {length} cells have no name");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"strata.lfc_max_size",
         c"Largest size of the local file cache; 0: no cache.",
-        c"Its index and strata.last_written_cells take about 24 kB of shared memory for each MB.",
+        c"Its index and strata.last_written_cells take about 16 kB of shared memory for each MB.",
         &MAX_SIZE,
         0,
         SIZE_MAX_MIB,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
+use strata_smgr::LastWritten;
 use strata_smgr::spin;
 
 static COMPARE_LOCAL: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -19,12 +20,9 @@ static SPIN_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(50);
 /// Counted once, in the postmaster: it takes reading files. Children inherit it.
 static CORES: OnceLock<usize> = OnceLock::new();
 
-/// Cells of the table of last-written LSNs where nothing is said.
-const CELLS_MIN: i32 = 1 << 18;
+/// Pages' cells of the table of last-written LSNs where nothing is said.
+const CELLS_MIN: i32 = 1 << 17;
 const CELLS_MAX: i32 = 1 << 24;
-/// For each page that the file cache can hold. A page just written raises those that share its cell, and a cached page that was raised
-/// is read anew: with this many, writing as many pages as a tenth of the cache costs it about one page in eighty (half of the cells are pages').
-const CELLS_PER_CACHED_PAGE: usize = 16;
 
 /// How permanent relations are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,8 +91,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"strata.last_written_cells",
-        c"Cells of the table of last-written LSNs.",
-        c"A power of two. More cells make fewer reads wait for log that does not concern them; 8 bytes a cell.",
+        c"Cells for pages of the table of last-written LSNs.",
+        c"More cells make fewer reads wait for log that does not concern them; 8 bytes a cell, and up to 1 MB for whole forks and sizes.",
         &LAST_WRITTEN_CELLS,
         1024,
         1 << 28,
@@ -113,7 +111,6 @@ pub fn register() {
     );
     // Here, so that no session has to.
     cores();
-    // Half of them are pages', a quarter each whole forks' and sizes'.
     let cells = CString::new(default_cells(crate::lfc::pages_at_most()).to_string())
         .expect("digits hold no zero byte");
     // SAFETY: while libraries are loaded, settings of the server's start may be set; both strings end with 0 and are copied.
@@ -127,11 +124,10 @@ pub fn register() {
     }
 }
 
-/// A power of two, by the size of the file cache.
+/// By the size of the file cache.
 fn default_cells(cached_pages: usize) -> i32 {
-    let cells = i32::try_from(cached_pages.saturating_mul(CELLS_PER_CACHED_PAGE)).unwrap_or(CELLS_MAX);
-    // Both limits are powers of two.
-    cells.clamp(CELLS_MIN, CELLS_MAX).cast_unsigned().next_power_of_two().cast_signed()
+    let cells = i32::try_from(LastWritten::page_cells_for(cached_pages)).unwrap_or(CELLS_MAX);
+    cells.clamp(CELLS_MIN, CELLS_MAX)
 }
 
 fn cores() -> usize {
@@ -163,16 +159,12 @@ pub fn forbid_compiled_queries() {
     }
 }
 
-fn power_of_two(value: i32) -> usize {
-    usize::try_from(value).unwrap_or(1024).next_power_of_two()
-}
-
 pub fn relation_slots() -> usize {
-    power_of_two(RELATION_SLOTS.get())
+    usize::try_from(RELATION_SLOTS.get()).unwrap_or(1024).next_power_of_two()
 }
 
 pub fn last_written_cells() -> usize {
-    power_of_two(LAST_WRITTEN_CELLS.get())
+    usize::try_from(LAST_WRITTEN_CELLS.get()).unwrap_or(1024)
 }
 
 pub fn compare_wanted() -> bool {

@@ -66,7 +66,8 @@ pub struct Keeper {
 #[derive(Clone, Copy)]
 struct Layout {
     relations: usize,
-    cells: usize,
+    /// Of the table of last-written LSNs: its pages' cells.
+    page_cells: usize,
     /// Processes, each with a slot and a bounce page.
     processes: usize,
     /// Slots of the processes, then those for what is asked for ahead.
@@ -88,7 +89,7 @@ impl Layout {
         let processes = backends + AUXILIARY_PROCESSES;
         Layout {
             relations: settings::relation_slots() / PARTITIONS,
-            cells: settings::last_written_cells(),
+            page_cells: settings::last_written_cells(),
             processes,
             slots: processes + crate::prefetch::memory::slots(),
         }
@@ -99,7 +100,7 @@ impl Layout {
         let line = |bytes: usize| bytes.next_multiple_of(128);
         let relations = line(size_of::<Fixed>());
         let cells = relations + line(self.relations * PARTITIONS * size_of::<RelEntry>());
-        let slots = cells + line(self.cells * size_of::<AtomicU64>());
+        let slots = cells + line(LastWritten::cells(self.page_cells) * size_of::<AtomicU64>());
         let marks = slots + line(self.slots * size_of::<Slot>());
         let bounce = marks + line(SlotTable::mark_words(self.slots) * size_of::<AtomicU64>());
         // Pages are copied in whole; aligned as the server aligns its own (PG_IO_ALIGN_SIZE).
@@ -174,9 +175,10 @@ fn fixed() -> &'static Fixed {
 
 pub fn last_written() -> LastWritten<'static> {
     let layout = Layout::now();
-    // SAFETY: the cells were zeroed by `attach` and live as long as the process.
-    let cells = unsafe { std::slice::from_raw_parts(part::<AtomicU64>(layout.offsets()[1]), layout.cells) };
-    LastWritten::new(&fixed().last_written, cells)
+    let count = LastWritten::cells(layout.page_cells);
+    // SAFETY: the cells were zero when `attach` laid them out, and live as long as the process.
+    let cells = unsafe { std::slice::from_raw_parts(part::<AtomicU64>(layout.offsets()[1]), count) };
+    LastWritten::new(&fixed().last_written, cells, layout.page_cells)
 }
 
 pub fn stats() -> &'static [KindStats; Ask::KINDS] {
