@@ -2,6 +2,11 @@
 //!
 //! Postgres calls the request hook once all libraries are loaded and the number of processes is known, and the startup hook in
 //! every process that attaches (ipci.c). Each part says its size and attaches to its own named area.
+//!
+//! A new area is zero. Its memory is mapped anonymously, or a System V segment that did not exist before (`PGSharedMemoryCreate`,
+//! src/backend/port/sysv_shmem.c); after a crash the old one is let go and another made (`PostmasterStateMachine`, postmaster.c); and no
+//! byte of it is given out twice (`ShmemAllocRaw`, shmem.c). So large parts that begin as zeroes are not written at the start: the system
+//! gives their memory when it is used.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

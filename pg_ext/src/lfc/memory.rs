@@ -63,16 +63,13 @@ pub fn request() -> usize {
 pub fn attach() {
     let Some(layout) = LAYOUT.get() else { return };
     let mut found = false;
-    // SAFETY: the size was requested; zeroes are valid for all parts.
+    // SAFETY: the size was requested; new memory is zero (`crate::shmem`), which is valid for all parts.
     unsafe {
         let base = pg_sys::ShmemInitStruct(c"strata file cache".as_ptr(), layout.bytes(), &mut found);
-        if !found {
-            std::ptr::write_bytes(base.cast::<u8>(), 0, layout.bytes());
-        }
-    file::name_waits();
         BASE.store(base, Ordering::Release);
         LOCKS.store(pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr()), Ordering::Release);
     }
+    file::name_waits();
     if !found {
         let limit = settings::limit_mib();
         counters().limit_mib.store(limit, Ordering::Release);
@@ -111,7 +108,7 @@ fn base() -> *mut c_void {
 }
 
 pub fn counters() -> &'static Counters {
-    // SAFETY: zeroed by `attach`, as long as the process lives; all fields are atomics.
+    // SAFETY: zero when `attach` laid it out, as long as the process lives; all fields are atomics.
     unsafe { &*base().cast::<Counters>() }
 }
 

@@ -132,11 +132,10 @@ pub fn attach() {
     let layout = Layout::now();
     let offsets = layout.offsets();
     let mut found = false;
-    // SAFETY: the size was requested; zeroes are valid for all parts but the relation table, whose cells are written one by one.
+    // SAFETY: the size was requested; new memory is zero (`crate::shmem`), which is valid for all parts but the relation table, whose cells are written one by one.
     unsafe {
         let base = pg_sys::ShmemInitStruct(c"strata storage".as_ptr(), offsets[5], &mut found);
         if !found {
-            std::ptr::write_bytes(base.cast::<u8>(), 0, offsets[5]);
             let cells = base.byte_add(offsets[0]).cast::<RelEntry>();
             for index in 0..layout.relations * PARTITIONS {
                 cells.add(index).write(RelEntry::FREE);
@@ -206,7 +205,7 @@ pub fn keeper() -> &'static Keeper {
 pub fn slots() -> SlotTable<'static> {
     let layout = Layout::now();
     let offsets = layout.offsets();
-    // SAFETY: zeroed by `attach`, which is the first state of slots and marks; all fields are atomics.
+    // SAFETY: zero when `attach` laid them out, which is the first state of slots and marks; all fields are atomics.
     unsafe {
         let slots = std::slice::from_raw_parts(part::<Slot>(offsets[2]), layout.slots);
         let words = SlotTable::mark_words(layout.slots);
