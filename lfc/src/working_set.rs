@@ -7,6 +7,9 @@
 //!
 //! Cost: 848 KiB whatever the load; a touch reads one word and writes it at most once a second for the same rank. All words are
 //! atomics that any process may write: a lost race loses a second, never more. The standard error is 1.04/√4096 = 1.6 %.
+//!
+//! All registers' words of one rank lie together, because half of all touches are of the first rank, a quarter of the second and so on: nearly
+//! all find their word in 64 KiB, which stay in the processor's cache beside the pages that are copied through it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -49,7 +52,7 @@ impl<'a> WorkingSet<'a> {
         // The bit below the rest ends the count where the rest is zero.
         let rest = (hash << PRECISION) | 1 << (PRECISION - 1);
         let rank = rest.leading_zeros() as usize;
-        let seen = &self.0[register * RANKS + rank];
+        let seen = &self.0[rank * REGISTERS + register];
         // Now is never 0 for something that was seen.
         let now = now.0.max(1);
         if seen.load(Ordering::Relaxed) != now {
@@ -63,11 +66,17 @@ impl<'a> WorkingSet<'a> {
             Window::Ever => 1,
             Window::Last(seconds) => now.0.saturating_sub(seconds).saturating_add(1).max(1),
         };
-        let mut counts = [0u32; RANKS + 1];
-        for register in self.0.chunks_exact(RANKS) {
-            let value = register.iter().rposition(|seen| seen.load(Ordering::Relaxed) >= oldest);
-            counts[value.map_or(0, |rank| rank + 1)] += 1;
+        // For each register the highest rank seen, counted from 1; 0 for none.
+        let mut values = [0; REGISTERS];
+        for (rank, registers) in self.0.chunks_exact(REGISTERS).enumerate() {
+            for (value, seen) in values.iter_mut().zip(registers) {
+                if seen.load(Ordering::Relaxed) >= oldest {
+                    *value = rank + 1;
+                }
+            }
         }
+        let mut counts = [0u32; RANKS + 1];
+        values.iter().for_each(|value| counts[*value] += 1);
         estimate(&counts)
     }
 
