@@ -31,11 +31,8 @@ thread_local! {
 
 /// Names the waits for the file. Call from `shmem_startup_hook`; children inherit the numbers.
 pub fn name_waits() {
-    let waits = [
-        (&READ, c"StrataFileCacheRead"),
-        (&WRITE, c"StrataFileCacheWrite"),
-        (&TRIM, c"StrataFileCacheTrim"),
-    ];
+    let waits =
+        [(&READ, c"StrataFileCacheRead"), (&WRITE, c"StrataFileCacheWrite"), (&TRIM, c"StrataFileCacheTrim")];
     for (event, name) in waits {
         // SAFETY: the name is static; the server gives one number to one name (wait_event.c).
         event.store(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }, Ordering::Relaxed);
