@@ -23,12 +23,14 @@ const SETTINGS: [(&str, &str); 4] = [
 const ROWS: &str = "SELECT n, n * 7 % 1000003, md5(n::text), 'a row of the table ' || repeat('x', n % 40) FROM generate_series";
 const ROW_BYTES: u64 = 86;
 
-/// Seconds a COPY of the file takes.
-fn copy(server: &Server<'_>, file: &str) -> Result<f64> {
+fn empty_table(server: &Server<'_>) -> Result<()> {
     interrupt::check()?;
-    server.sql(
-        "DROP TABLE IF EXISTS copied; CREATE TABLE copied (n bigint, m bigint, hash text, filler text)",
-    )?;
+    let sql = "DROP TABLE IF EXISTS copied; CREATE TABLE copied (n bigint, m bigint, hash text, filler text)";
+    server.sql(sql).map(drop)
+}
+
+/// Seconds a COPY of the file into the empty table takes.
+fn copy(server: &Server<'_>, file: &str) -> Result<f64> {
     let begin = Instant::now();
     server.sql(&format!("COPY copied FROM '{file}'"))?;
     Ok(begin.elapsed().as_secs_f64())
@@ -47,17 +49,22 @@ pub fn run(vanilla: &Path, size: Size) -> Result<Vec<Row>> {
     let bytes = peer.sql(&format!("SELECT size FROM pg_stat_file('{file}')"))?;
     let megabytes = bytes.parse::<f64>().context("a file has a size")? / 1e6;
     for server in [&peer, &ours] {
+        empty_table(server)?;
         copy(server, &file)?;
     }
     let load = load_average();
     let pairs = alternate(size.rounds, |side| {
         let server = if side == Side::Ours { &ours } else { &peer };
+        empty_table(server)?;
         Ok(megabytes / copy(server, &file)?)
     })?;
     for pair in &pairs {
         progress(&format!("B12: ours {:.1}, peer {:.1} MB/s", pair.ours, pair.peer));
     }
-    let waits = |server: &Server<'_>| waits::during(&server.connstr, || copy(server, &file).map(|_| ()));
+    let waits = |server: &Server<'_>| {
+        empty_table(server)?;
+        waits::during(&server.connstr, || copy(server, &file).map(|_| ()))
+    };
     let details = json!({
         "waits": { "ours": waits(&ours)?, "peer": waits(&peer)? },
         "rounds": pairs.iter().map(|pair| [pair.ours, pair.peer]).collect::<Vec<_>>(), "load_average_before": load,
