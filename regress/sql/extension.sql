@@ -29,6 +29,11 @@ RESET ROLE;
 SET ROLE strata_watcher;
 SELECT count(*) > 0 AS allowed FROM strata_safekeepers;
 RESET ROLE;
+-- Every view is for it.
+SELECT string_agg(c.oid::regclass::text, ', ') AS not_for_pg_monitor
+    FROM pg_depend d JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+    WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'strata')
+        AND NOT has_table_privilege('pg_monitor', c.oid, 'SELECT');
 DROP ROLE strata_nobody, strata_watcher;
 DROP TABLE lw;
 DROP EXTENSION strata;

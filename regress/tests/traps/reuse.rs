@@ -14,7 +14,11 @@ const CALM: [&str; 1] = ["strata.keeper_interval=1h"];
 /// A compute with table `old`, whose relation number is not its OID, and whose number the next new relation gets, if nothing
 /// keeps it from it.
 fn after_a_wrap(ground: &Ground) -> Result<(Compute, u32)> {
-    let compute = ground.compute(&CALM)?;
+    after_a_wrap_with(ground, &CALM)
+}
+
+fn after_a_wrap_with(ground: &Ground, settings: &[&str]) -> Result<(Compute, u32)> {
+    let compute = ground.compute(settings)?;
     ground.sql(
         &compute,
         "CREATE TABLE old AS SELECT n, repeat('x', 400) AS filler FROM generate_series(1, 1000) n",
@@ -23,7 +27,7 @@ fn after_a_wrap(ground: &Ground) -> Result<(Compute, u32)> {
     let number: u32 = ground.sql(&compute, "SELECT pg_relation_filenode('old')")?.parse()?;
     let end = ground.whole.stop_compute(&compute.name)?.context("a clean stop")?;
     move_counters(&ground.whole, &compute.pgdata, &end, &[], |checkpoint| checkpoint.next_oid = number)?;
-    Ok((ground.bare_compute("b", &CALM)?, number))
+    Ok((ground.bare_compute("b", settings)?, number))
 }
 
 fn ensure_reused(ground: &Ground, compute: &Compute, number: u32) -> Result<()> {
@@ -105,4 +109,30 @@ fn r5_spilled_pages_go_with_their_relation() -> Result<()> {
         sound!(rows == "500|125250", "the new table has {rows}");
         Ok(())
     })
+}
+
+/// CP-2: the file cache has every page of a table that is dropped; the next one with its number is as long, and finds none of them.
+#[test]
+fn cp_2_a_reused_number_finds_no_page_of_the_old_table() -> Result<()> {
+    let ground = Ground::whole()?;
+    let (compute, number) =
+        after_a_wrap_with(&ground, &["strata.keeper_interval=1h", "strata.lfc_max_size=64MB"])?;
+    let cached = format!(
+        "SELECT count(*) FROM strata_lfc_pages WHERE relfilenode = {number} AND relforknumber = 0
+             AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    );
+    let pages = "SELECT pg_relation_size('old') / 8192";
+    ground.sql(&compute, "SELECT sum(length(filler)) FROM old; SELECT evict('old')")?;
+    let before = ground.sql(&compute, &cached)?;
+    ensure!(before == ground.sql(&compute, pages)?, "the cache has {before} pages: the test shows nothing");
+    ground.sql(&compute, "DROP TABLE old; CREATE TABLE new(n int, filler text)")?;
+    ensure_reused(&ground, &compute, number)?;
+    ensure!(ground.sql(&compute, "SELECT count(*) FROM new")? == "0", "an empty table has rows");
+    ground.sql(&compute, "INSERT INTO new SELECT n, repeat('y', 400) FROM generate_series(1, 1000) n")?;
+    for _ in 0..2 {
+        ground.sql(&compute, "SELECT evict('new')")?;
+        let rows = ground.sql(&compute, "SELECT count(*), sum(n), min(filler) = repeat('y', 400), max(filler) = repeat('y', 400) FROM new")?;
+        ensure!(rows == "1000|500500|t|t", "the new table has {rows}");
+    }
+    Ok(())
 }
