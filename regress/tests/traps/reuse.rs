@@ -125,7 +125,8 @@ fn cp_2_a_reused_number_finds_no_page_of_the_old_table() -> Result<()> {
     ground.sql(&compute, "SELECT sum(length(filler)) FROM old; SELECT evict('old')")?;
     let before = ground.sql(&compute, &cached)?;
     ensure!(before == ground.sql(&compute, pages)?, "the cache has {before} pages: the test shows nothing");
-    ground.sql(&compute, "DROP TABLE old; CREATE TABLE new(n int, filler text)")?;
+    ground.sql(&compute, "DROP TABLE old")?;
+    ground.sql(&compute, "CREATE TABLE new(n int, filler text)")?;
     ensure_reused(&ground, &compute, number)?;
     ensure!(ground.sql(&compute, "SELECT count(*) FROM new")? == "0", "an empty table has rows");
     ground.sql(&compute, "INSERT INTO new SELECT n, repeat('y', 400) FROM generate_series(1, 1000) n")?;
