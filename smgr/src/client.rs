@@ -1,9 +1,9 @@
 //! The page client: serves the slots from a pageserver over one long-lived stream (D8, P4, P5).
 //!
 //! Runs on a current-thread runtime in the communicator and returns only when the server is fenced: a lost connection puts every
-//! open request back and connects again, with growing pauses, for as long as it takes; queries wait meanwhile. So does another
-//! address, at once: what was asked there is asked here. Requests go out in batches of whatever was submitted when the doorbell rang. Queues are bounded by the number of slots: each has one request
-//! at most.
+//! open request back and connects again, with growing pauses, for as long as it takes; queries wait meanwhile. Another address of
+//! the pageserver does the same at once: what was asked there is asked here. Requests go out in batches of whatever was submitted
+//! when the doorbell rang. Queues are bounded by the number of slots: each has one request at most.
 //!
 //! What it must not know: where pages live in memory (`Delivery`), how to be woken (`Doorbell`), what Postgres is.
 

@@ -132,7 +132,8 @@ pub fn attach() {
     let layout = Layout::now();
     let offsets = layout.offsets();
     let mut found = false;
-    // SAFETY: the size was requested; new memory is zero (`crate::shmem`), which is valid for all parts but the relation table, whose cells are written one by one.
+    // SAFETY: the size was requested; new memory is zero (`crate::shmem`), which is valid for all parts but the relation table, whose
+    // cells are written one by one.
     unsafe {
         let base = pg_sys::ShmemInitStruct(c"strata storage".as_ptr(), offsets[5], &mut found);
         if !found {
